@@ -1,0 +1,150 @@
+"""`TrainConfig`: every knob of fitting. Method knobs live in the method, text knobs in the task."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, dataclass_transform
+
+from petune.errors import ConfigError
+from petune.lookup import near
+
+T = TypeVar("T")
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+def knobs(cls: type[T]) -> type[T]:
+    """A frozen keyword-only dataclass that answers an unknown keyword with the nearest known one.
+
+    Example:
+        >>> @knobs
+        ... class Kettle:
+        ...     litres: float = 1.0
+        >>> Kettle(liters=2)
+        Traceback (most recent call last):
+        petune.errors.ConfigError: Kettle has no knob 'liters'. Did you mean 'litres'?
+    """
+    made: Any = dataclass(frozen=True, kw_only=True)(cls)
+    plain = made.__init__
+
+    @functools.wraps(plain)
+    def init(self: Any, **given: Any) -> None:
+        known = [field.name for field in dataclasses.fields(made) if field.init]
+        for key in given:
+            if key not in known:
+                raise ConfigError(f"{type(self).__name__} has no knob {key!r}.", fix=near(key, known))
+        plain(self, **given)
+
+    made.__init__ = init
+    return made  # type: ignore[no-any-return]
+
+
+@knobs
+class TrainConfig:
+    """How an adapter is fitted.
+
+    Args:
+        output_dir: where checkpoints and `history.jsonl` go; None: nothing touches the disk before `save`.
+        epochs: passes over the training rows.
+        batch_size: rows per device and forward.
+        gradient_accumulation_steps: forwards per optimizer step.
+        learning_rate: the peak; None takes the method's own sensible default.
+        optimizer: `"adamw"` or `"sgd"`.
+        weight_decay: never applied to biases and norms.
+        momentum: of SGD.
+        lr_scheduler: `"linear"`, `"cosine"` or `"constant"`, all after the warm-up.
+        warmup_ratio: share of the optimizer steps over which the rate rises from 0.
+        max_grad_norm: gradients are clipped to this norm; 0 turns clipping off.
+        label_smoothing: in [0, 1).
+        class_weight: `"balanced"`, or label -> weight, or None.
+        metric: the figure of the evaluation that picks the best adapter and stops early; None takes the task's own.
+        metrics: further metrics to compute: names, `evaluate` objects or functions `(y_true, y_pred) -> float | dict`.
+        greater_is_better: whether a larger `metric` is better; None knows the own metrics (`"loss"`, `"mae"`: smaller).
+        patience: evaluations without improvement before the run stops; None never stops early.
+        keep_best: end with the best adapter of the run instead of the last (needs eval data).
+        seed: of the adapter's first weights, the order of rows and dropout.
+        mixed_precision: `"no"`, `"bf16"` or `"fp16"`.
+        gradient_checkpointing: recompute activations in the backward pass.
+        backbone_dropout: whether the adapted blocks use the backbone's own dropout.
+        group_by_length: batches of rows of similar length (seeded shuffle), so little is padded.
+        save_every: optimizer steps between checkpoints (needs output_dir).
+        keep_last: checkpoints to keep.
+        progress: `"auto"` (bar on a terminal, else a plain line every few seconds), or `"off"`.
+
+    Raises:
+        ConfigError: for a knob out of range or a contradiction.
+
+    Example:
+        >>> TrainConfig(epochs=2).epochs
+        2
+    """
+
+    output_dir: str | Path | None = None
+    epochs: int = 3
+    batch_size: int = 16
+    gradient_accumulation_steps: int = 1
+    learning_rate: float | None = None
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    weight_decay: float = 0.01
+    momentum: float = 0.0
+    lr_scheduler: Literal["linear", "cosine", "constant"] = "linear"
+    warmup_ratio: float = 0.06
+    max_grad_norm: float = 1.0
+    label_smoothing: float = 0.0
+    class_weight: Literal["balanced"] | dict[str, float] | None = None
+    metric: str | None = None
+    metrics: tuple[Any, ...] = ()
+    greater_is_better: bool | None = None
+    patience: int | None = None
+    keep_best: bool = True
+    seed: int = 0
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    gradient_checkpointing: bool = False
+    backbone_dropout: bool = True
+    group_by_length: bool = True
+    save_every: int | None = None
+    keep_last: int = 2
+    progress: Literal["auto", "off"] = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "gradient_accumulation_steps", "keep_last"):
+            check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        for name in ("patience", "save_every"):
+            check(getattr(self, name) is None or getattr(self, name) >= 1, name, getattr(self, name), "None or at least 1")
+        check(self.learning_rate is None or self.learning_rate > 0, "learning_rate", self.learning_rate, "positive")
+        for name in ("label_smoothing", "warmup_ratio", "momentum"):
+            check(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
+        for name in ("weight_decay", "max_grad_norm"):
+            check(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        choose("optimizer", self.optimizer, ("adamw", "sgd"))
+        choose("lr_scheduler", self.lr_scheduler, ("linear", "cosine", "constant"))
+        choose("mixed_precision", self.mixed_precision, ("no", "bf16", "fp16"))
+        choose("progress", self.progress, ("auto", "off"))
+        if self.save_every is not None and self.output_dir is None:
+            raise ConfigError(
+                f"save_every={self.save_every} was given without output_dir.",
+                expected="Checkpoints need a folder.",
+                fix="Pass output_dir=..., or drop save_every.",
+            )
+
+
+def check(ok: bool, name: str, value: object, expected: str) -> None:
+    """Refuses a knob that is out of range.
+
+    Raises:
+        ConfigError: when `ok` is false.
+    """
+    if not ok:
+        raise ConfigError(f"{name}={value!r} is out of range.", expected=f"It must be {expected}.")
+
+
+def choose(name: str, value: object, options: tuple[str, ...]) -> None:
+    """Refuses a knob that is none of its options, with the near one.
+
+    Raises:
+        ConfigError: when `value` is none of `options`.
+    """
+    if value not in options:
+        raise ConfigError(f"{name}={value!r} is not one of {', '.join(options)}.", fix=near(str(value), options))

@@ -1,0 +1,93 @@
+"""Bottleneck adapters: a small two-layer network on a block's residual branch.
+
+    houlsby, pfeiffer:  y' = y + U act(D y)      after attention and feed-forward | after feed-forward only
+    parallel:           y' = y + s · U act(D x)  beside the feed-forward: x enters it, y leaves it
+
+D: (M, d_in) random, U: (d_out, M) zero, so a fresh adapter changes nothing.
+
+Houlsby et al. 2019, arXiv:1902.00751; Pfeiffer et al. 2020, arXiv:2005.00247; He et al. 2021 (parallel), arXiv:2110.04366.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from petune.config import check, choose, knobs
+from petune.methods.base import AdapterLayer, Method, Site
+
+ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu, "tanh": torch.tanh}
+ROLES = {
+    "houlsby": ("attention_output", "ffn_output"),
+    "pfeiffer": ("ffn_output",),
+    "parallel": ("ffn",),
+}
+
+
+class BottleneckLayer(AdapterLayer):
+    """`down` (M, d_in), `up` (d_out, M), both with a bias; reads x (parallel) or y (in series)."""
+
+    def __init__(
+        self, d_in: int, d_out: int, width: int, activation: str, scale: float, dropout: float, parallel: bool
+    ) -> None:
+        super().__init__()
+        self.parallel, self.scale = parallel, scale
+        self.activation = activation
+        self.dropout = nn.Dropout(dropout)
+        self.down = nn.Linear(d_in, width)
+        self.up = nn.Linear(width, d_out)
+        nn.init.normal_(self.down.weight, std=0.02)
+        nn.init.zeros_(self.down.bias)
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.up.bias)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """x (..., d_in), y (..., d_out) -> (..., d_out)."""
+        read = (x if self.parallel else y).to(self.down.weight.dtype)
+        inner = self.dropout(ACTIVATIONS[self.activation](self.down(read)))
+        return y + (self.up(inner) * self.scale).to(y.dtype)
+
+
+@knobs
+class Bottleneck(Method):
+    """A small two-layer network on a block's residual branch. It is not linear, so it cannot be merged.
+
+    Args:
+        style: `"houlsby"`, `"pfeiffer"` or `"parallel"`.
+        width: M, the inner width.
+        activation: `"relu"`, `"gelu"`, `"silu"` or `"tanh"`.
+        scale: s; He et al. use 4 for the parallel form.
+        dropout: on the inner activation, while training.
+
+    Example:
+        >>> Bottleneck(style="pfeiffer").roles()
+        ('ffn_output',)
+    """
+
+    paper: ClassVar[str] = "https://arxiv.org/abs/1902.00751"
+    learning_rate: ClassVar[float] = 1e-3
+
+    style: Literal["houlsby", "pfeiffer", "parallel"] = "houlsby"
+    width: int = 48
+    activation: Literal["relu", "gelu", "silu", "tanh"] = "gelu"
+    scale: float = 1.0
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choose("style", self.style, tuple(ROLES))
+        choose("activation", self.activation, tuple(ACTIVATIONS))
+        check(self.width >= 1, "width", self.width, "at least 1")
+        check(self.scale > 0, "scale", self.scale, "positive")
+        check(0 <= self.dropout < 1, "dropout", self.dropout, "in [0, 1)")
+
+    def roles(self) -> tuple[str, ...]:
+        return ROLES[self.style]
+
+    def layer(self, site: Site) -> BottleneckLayer:
+        parallel = self.style == "parallel"
+        d_in = site.d_in if parallel else site.d_out
+        return BottleneckLayer(d_in, site.d_out, self.width, self.activation, self.scale, self.dropout, parallel)

@@ -1,0 +1,166 @@
+"""The contract of a task: rows to batches, (logits, labels) to a loss, logits to answers.
+
+A task is a frozen dataclass: `learn(table)` returns a copy whose columns, kind of problem and labels are filled in.
+Only a learnt task can encode. Labels are strings from here on; files, manifests and answers use the same strings.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+from torch import Tensor
+
+from petune.config import check, knobs
+
+Example = dict[str, Any]
+"""One encoded row: `input_ids` and what else the tokenizer gave (lists of int), `labels` when labelled, `row` (int)."""
+
+IGNORE = -100
+"""The label of positions that carry none; the loss and the metrics skip them."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows in one internal form, and where each came from.
+
+    Args:
+        rows: one mapping per row, column -> value.
+        columns: the column names, in their order.
+        source: a name for messages, such as `train.csv`.
+        place: row index -> words for messages, such as `train.csv, line 17`.
+    """
+
+    rows: Sequence[Mapping[str, Any]]
+    columns: tuple[str, ...]
+    source: str = "the data"
+    place: Callable[[int], str] = field(default=lambda index: f"row {index}")
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, indices: Sequence[int]) -> Table:
+        """The rows at `indices`, still knowing where they came from."""
+        indices = list(indices)
+        return Table([self.rows[i] for i in indices], self.columns, self.source, lambda i: self.place(indices[i]))
+
+
+class Encoded(NamedTuple):
+    """Examples ready to batch, and what must be said about them (rows truncated or dropped)."""
+
+    examples: list[Example]
+    notices: list[str]
+
+
+class Batch(NamedTuple):
+    """What the model takes, (B, T) each, and the labels, taken out so that the loss is always ours."""
+
+    inputs: dict[str, Tensor]
+    labels: Tensor | None
+
+
+@knobs
+class Task(ABC):
+    """Rows to batches, (logits, labels) to loss, logits to answers.
+
+    Args:
+        labels: the label names in class order; empty: learnt from the training rows, sorted.
+        max_length: pieces per row, specials included; None takes the backbone's limit (at most 512).
+    """
+
+    auto_class: ClassVar[str]
+    """The transformers class that makes the shell, such as `AutoModelForSequenceClassification`."""
+
+    labels: tuple[str, ...] = ()
+    max_length: int | None = None
+
+    def __post_init__(self) -> None:
+        check(self.max_length is None or self.max_length >= 4, "max_length", self.max_length, "None or at least 4")
+
+    @abstractmethod
+    def learn(self, table: Table) -> Self:
+        """A copy with columns, kind of problem and labels filled in from the training rows.
+
+        Raises:
+            DataError: no rows, no such column, a single class, labels of no known kind.
+        """
+
+    @abstractmethod
+    def model_config(self) -> dict[str, Any]:
+        """What the shell's configuration needs: `num_labels`, `id2label`, `label2id`, `problem_type`."""
+
+    @abstractmethod
+    def encode(self, table: Table, tokenizer: Any, *, longest: int, labelled: bool) -> Encoded:
+        """Rows to examples; every row is checked, and the first bad one is named.
+
+        Args:
+            longest: the backbone's limit in pieces; `max_length` above it is an error.
+            labelled: whether labels are read (they are not for `predict`).
+
+        Raises:
+            DataError: empty or non-string text, a label that training never saw, counts that differ, with the row.
+        """
+
+    @abstractmethod
+    def collate(self, examples: Sequence[Example], tokenizer: Any) -> Batch:
+        """Pads examples into one batch."""
+
+    @abstractmethod
+    def loss(
+        self, logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0, class_weight: Tensor | None = None
+    ) -> Tensor:
+        """The SUM of the losses of all supervised items; the loop divides by their number over a whole step."""
+
+    @abstractmethod
+    def count(self, example: Example) -> int:
+        """How many supervised items (rows, or tokens) an example holds."""
+
+    @abstractmethod
+    def class_counts(self, examples: Sequence[Example]) -> np.ndarray:
+        """(C,) how often each class occurs, for `class_weight="balanced"`.
+
+        Raises:
+            DataError: for a task without classes (regression).
+        """
+
+    @abstractmethod
+    def split(self, logits: Tensor, examples: Sequence[Example]) -> list[np.ndarray]:
+        """Cuts the logits of a batch into one float32 array per example: (C,), or (words, C) for tags."""
+
+    @abstractmethod
+    def answers(self, logits: Sequence[np.ndarray], examples: Sequence[Example]) -> list[Any]:
+        """One answer per row: str, list[str] or float."""
+
+    @abstractmethod
+    def probabilities(self, logits: Sequence[np.ndarray], examples: Sequence[Example]) -> Any:
+        """(rows, C) in the order of `labels`; for tags a list of (words, C)."""
+
+    @abstractmethod
+    def references(self, examples: Sequence[Example]) -> list[Any]:
+        """The true answers in the form of `answers`."""
+
+    @abstractmethod
+    def strata(self, table: Table) -> list[str] | None:
+        """One key per row for a stratified split; None where rows have no single class."""
+
+    @abstractmethod
+    def table(self, texts: Sequence[Any]) -> Table:
+        """The rows for `predict(texts)`: plain texts, word lists or dicts.
+
+        Raises:
+            DataError: for a single string in place of a list, or items of no known form.
+        """
+
+    @abstractmethod
+    def default_metrics(self) -> tuple[str, ...]:
+        """Names of the metrics computed by `evaluate`; see `petune.metrics`."""
+
+    @abstractmethod
+    def headline(self) -> str:
+        """The key of the evaluation that picks the best adapter, such as `accuracy`."""
+
+
+CONTRACT = Task
