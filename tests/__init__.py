@@ -1,0 +1,1 @@
+"""The suite: `from tests.tiny import ...` works because this is a package."""
