@@ -1,0 +1,70 @@
+"""Which (method, family, task) cases the conformance laws run on.
+
+In CI a pairwise covering array: every two of the three values that can go together do so in at least one case.
+With `PETUNE_FULL=1` (`make test-full`) the whole product.
+"""
+
+from __future__ import annotations
+
+import os
+from itertools import combinations, product
+from typing import NamedTuple
+
+from tests.tiny import FAMILIES
+
+METHODS = ("lora", "adalora", "bottleneck", "prefix", "head", "full")
+TASKS = ("single", "multi", "regression", "tokens")
+"""Sequence classification of three kinds, and token classification."""
+
+NO_TOKENS = ("opt", "bart")
+"""Families without token classification in transformers."""
+NO_PREFIX = ("deberta-v2", "mpnet")
+"""Families whose attention does not go through the registry; prefix tuning refuses them."""
+
+
+class Case(NamedTuple):
+    """One combination for the conformance laws."""
+
+    method: str
+    family: str
+    task: str
+
+    def __str__(self) -> str:
+        return "-".join(self)
+
+
+def possible(case: Case) -> bool:
+    """Whether transformers and the method can do this at all."""
+    if case.task == "tokens" and case.family in NO_TOKENS:
+        return False
+    return not (case.method == "prefix" and case.family in NO_PREFIX)
+
+
+def everything() -> list[Case]:
+    """The whole product, less what is impossible."""
+    return [case for case in map(Case._make, product(METHODS, FAMILIES, TASKS)) if possible(case)]
+
+
+def pairs(case: Case) -> set[tuple[str, str]]:
+    """The three pairs that a case covers; a method, a family and a task never share a name."""
+    return set(combinations(case, 2))
+
+
+def pairwise() -> list[Case]:
+    """A small covering array: greedily the case that covers most new pairs, the first such in the product's order.
+
+    Ties go to the task used least so far, so that no task is left to a handful of cases.
+    """
+    left = everything()
+    missing = set().union(*map(pairs, left))
+    chosen: list[Case] = []
+    while missing:
+        used = [case.task for case in chosen]
+        best = max(left, key=lambda case: (len(pairs(case) & missing), -used.count(case.task)))
+        chosen.append(best)
+        left.remove(best)
+        missing -= pairs(best)
+    return sorted(chosen)
+
+
+CASES = everything() if os.environ.get("PETUNE_FULL") == "1" else pairwise()
