@@ -35,7 +35,7 @@ def test_import_brings_in_no_torch() -> None:
 
 
 def test_import_costs_little_processor_time() -> None:
-    """Processor time of the import, without the interpreter's start; the best of a few runs, so that load is no matter."""
+    """Processor time of the import, without the interpreter's start; the best of a few runs, so load is no matter."""
     assert min(float(probe()["seconds"]) for _ in range(RUNS)) < LIMIT_SECONDS  # type: ignore[arg-type]
 
 

@@ -1,0 +1,108 @@
+"""Knobs: frozen, keyword-only, checked, and answered with the nearest name when unknown."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from petune.config import TrainConfig, knobs
+from petune.errors import ConfigError
+
+
+@knobs
+class Kettle:
+    """Something with knobs."""
+
+    litres: float = 1.0
+
+
+@knobs
+class Samovar(Kettle):
+    """Something with one more."""
+
+    coal: bool = True
+
+
+def test_knobs_are_frozen() -> None:
+    """A configuration cannot change under a run; `replace` makes another."""
+    config = TrainConfig()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.epochs = 5  # type: ignore[misc]
+    assert dataclasses.replace(config, epochs=5).epochs == 5
+    assert config.epochs == 3
+
+
+def test_knobs_are_given_by_name() -> None:
+    """Positions mean nothing, so none are taken."""
+    with pytest.raises(TypeError):
+        TrainConfig("out")  # type: ignore[misc]
+
+
+def test_knobs_are_inherited() -> None:
+    """A leaf takes its own knobs and those of its contract, and suggests from both."""
+    assert Samovar(litres=2.0, coal=False) == Samovar(coal=False, litres=2.0)
+    with pytest.raises(ConfigError, match=r"Samovar has no knob 'liters'\. Did you mean 'litres'\?"):
+        Samovar(liters=2.0)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"), [("learningrate", "learning_rate"), ("epoch", "epochs"), ("batchsize", "batch_size")]
+)
+def test_an_unknown_knob_is_answered_with_the_near_one(wrong: str, right: str) -> None:
+    """A typo is an error that names the knob that was meant."""
+    with pytest.raises(ConfigError, match=f"no knob '{wrong}'.*{right}"):
+        TrainConfig(**{wrong: 1})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("knob", "value"),
+    [
+        ("epochs", 0),
+        ("batch_size", 0),
+        ("gradient_accumulation_steps", -1),
+        ("keep_last", 0),
+        ("patience", 0),
+        ("save_every", 0),
+        ("learning_rate", 0.0),
+        ("label_smoothing", 1.0),
+        ("warmup_ratio", -0.1),
+        ("momentum", 1.0),
+        ("weight_decay", -1.0),
+        ("max_grad_norm", -1.0),
+    ],
+)
+def test_a_knob_out_of_range_is_refused(knob: str, value: float) -> None:
+    """The message names the knob, the value and the range."""
+    with pytest.raises(ConfigError, match=rf"{knob}={value} is out of range\. It must be"):
+        TrainConfig(**{knob: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("knob", "value", "near"),
+    [
+        ("optimizer", "adam", "adamw"),
+        ("lr_scheduler", "linaer", "linear"),
+        ("mixed_precision", "fp61", "fp16"),
+        ("progress", "of", "off"),
+    ],
+)
+def test_a_choice_that_does_not_exist_is_answered_with_the_near_one(knob: str, value: str, near: str) -> None:
+    """Options are checked at construction, with a suggestion."""
+    with pytest.raises(ConfigError, match=f"{knob}='{value}' is not one of .*Did you mean .*'{near}'"):
+        TrainConfig(**{knob: value})  # type: ignore[arg-type]
+
+
+def test_checkpoints_need_a_folder(tmp_path: Path) -> None:
+    """`save_every` without `output_dir` is a contradiction; with one it is fine."""
+    with pytest.raises(ConfigError, match="save_every=5 was given without output_dir"):
+        TrainConfig(save_every=5)
+    assert TrainConfig(save_every=5, output_dir=tmp_path).save_every == 5
+
+
+def test_every_knob_is_documented() -> None:
+    """The docstring has a line for each knob, and for nothing that is none."""
+    text = (TrainConfig.__doc__ or "").split("Args:")[1].split("Raises:")[0]
+    documented = [line.strip().split(":")[0] for line in text.splitlines() if line.strip()]
+    assert documented == [field.name for field in dataclasses.fields(TrainConfig)]
