@@ -135,7 +135,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(built: Path) -> None:
 
 
 def test_the_metadata_has_ranges_and_no_pins(built: Path) -> None:
-    """Whoever installs the wheel keeps their torch: each dependency has a tested lower bound and the next major as cap."""
+    """Whoever installs the wheel keeps their torch: each dependency has a tested lower bound and a cap at a major."""
     with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel:
         told = email.message_from_bytes(wheel.read("petune-0.1.0.dist-info/METADATA"))
     needs = [line for line in told.get_all("Requires-Dist", []) if "extra ==" not in line]

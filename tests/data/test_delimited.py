@@ -73,8 +73,8 @@ def test_long_fields_are_read_and_the_limit_goes_back(write):
     [
         ('text,label\na,x\n"never closed,y\nb,z\n', ["lines 3 to 4", "never closed", "quoting=3"]),
         ('text,label\na,x\n"b" c,y\n', ["line 3", "broken quotes"]),
-        ('text,label\n"a\nb",x\nc,y,z\n', ["line 4 has 3 fields", "more than", "text, label"]),
-        ("text,label\n\na,x\nb\n", ["line 4 has 1 fields", "fewer than"]),
+        ('text,label\n"a\nb",x\nc,y,z\n', ["line 4 has more fields (3) than the header (2)", "text, label"]),
+        ("text,label\n\na,x\nb\n", ["line 4 has fewer fields (1)"]),
         ("text,label,text\na,b,c\n", ["more than one column named 'text'"]),
         ("text,label\n", ["a header (text, label) and no rows"]),
         ("text;label\na;b\n", ["semicolons", "sep=';'"]),

@@ -55,7 +55,7 @@ def test_a_key_that_some_rows_lack_is_none_there(write):
         ('[{"text": "a"}]\n{"text": "b"}', ["line 1"]),
         ('[{"text": "a"},\n{"b": 1, "b": 2}]', ["line 2", "'b' occurs twice"]),
         ('[{"text": "a"},\n\n3]', ["line 3 is a int: 3"]),
-        ("[]", ["Train.jsonl holds no rows"]),
+        ("[]", ["no rows in train.jsonl"]),
         ("", ["is empty"]),
         ('{\n"text": "a"\n}', ["line 1", "one JSON object per line"]),
     ],
@@ -138,7 +138,7 @@ def test_broken_parquet_is_refused(write, tmp_path):
     pyarrow.parquet.write_table(twice, tmp_path / "twice.parquet")
     assert "more than one column named 'text'" in _message(tmp_path / "twice.parquet")
     pyarrow.parquet.write_table(pyarrow.table({"text": pyarrow.array([], "string")}), tmp_path / "none.parquet")
-    assert "holds no rows" in _message(tmp_path / "none.parquet")
+    assert "no rows in none.parquet" in _message(tmp_path / "none.parquet")
 
 
 def test_a_path_that_leads_nowhere_names_its_neighbours(write, tmp_path):

@@ -169,8 +169,8 @@ def test_streams_are_refused(tagged):
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        ([], ["The data holds no rows."]),
-        (([], []), ["holds no rows"]),
+        ([], ["There are no rows in the data."]),
+        (([], []), ["There are no rows"]),
         ((["a", "b"], ["x"]), ["2 texts and 1 labels"]),
         (["a", "b"], ["row 0 is a str: 'a'", "(texts, labels)"]),
         ([["a"], ["b"]], ["row 0 is a list"]),
@@ -195,5 +195,5 @@ def test_empty_frames_and_datasets_are_refused(tagged):
     """No rows is an error for every form."""
     import pandas
 
-    assert "holds no rows" in _message(pandas.DataFrame({"text": []}))
-    assert "holds no rows" in _message(tagged.select([]))
+    assert "There are no rows" in _message(pandas.DataFrame({"text": []}))
+    assert "There are no rows" in _message(tagged.select([]))

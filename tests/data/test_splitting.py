@@ -62,6 +62,13 @@ def test_more_classes_than_held_out_rows_keeps_the_size():
     assert chosen[0] != chosen[1]
 
 
+def test_thousands_of_classes_split_at_once():
+    """Every one of 5,000 classes of two rows is on both sides of a half, in well under a minute."""
+    labels = [str(i // 2) for i in range(10_000)]
+    train, held = hold_out(_table(labels), 0.5, 0, labels)
+    assert {row["label"] for row in train.rows} == {row["label"] for row in held.rows} == set(labels)
+
+
 @pytest.mark.parametrize("strata", [True, False])
 def test_the_seed_alone_decides(strata):
     """Same seed, same parts; another seed, others; global generators are neither read nor moved."""
@@ -88,7 +95,7 @@ def test_a_fraction_must_lie_between_0_and_1(fraction):
 @pytest.mark.parametrize(
     ("labels", "fraction", "keys", "words"),
     [
-        (["a"], 0.5, None, "1 rows to split"),
+        (["a"], 0.5, None, "too few rows to split: 1"),
         (["a"] * 4, 0.1, None, "no row to hold out"),
         (["a"] * 4, 0.9, None, "no row for training"),
         (["a", "b", "c"], 0.5, ["a", "b", "c"], "no row to hold out"),
