@@ -1,0 +1,128 @@
+"""The backbone: the frozen transformers model that adapters borrow."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModel, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from petune.errors import BackboneError
+from petune.methods.base import Method, Site
+from petune.model.families import FAMILIES
+from petune.model.sites import block_list, find_sites
+
+
+class Backbone:
+    """One shared base model (transformers' `AutoModel`), and what its checkpoint did not hold.
+
+    Args:
+        model: the base model, or a model with a head, of which the base model is taken.
+        source: the folder or hub id it came from; empty when it was handed over as an object.
+        missing: parameters of the base model that the checkpoint lacked, so they belong to a head (BERT's pooler).
+    """
+
+    def __init__(self, model: PreTrainedModel, source: str = "", missing: frozenset[str] = frozenset()) -> None:
+        self.model: PreTrainedModel = model.base_model
+        self.source = source or str(getattr(model, "name_or_path", "") or "")
+        self.missing = missing
+        self.merged: str | None = None
+        """The name of the adapter that is merged in, if any."""
+
+    @classmethod
+    def open(cls, source: str | Path | PreTrainedModel) -> Backbone:
+        """A backbone from a folder, a hub id or a model that is loaded already.
+
+        Raises:
+            BackboneError: the folder or id holds no transformers model.
+        """
+        if isinstance(source, nn.Module):
+            if not isinstance(source, PreTrainedModel):
+                raise BackboneError(
+                    f"A {type(source).__name__} is no transformers model.",
+                    expected="The backbone is a PreTrainedModel, a folder or a hub id.",
+                )
+            return cls(source)
+        try:
+            with quiet():
+                model, info = AutoModel.from_pretrained(str(source), output_loading_info=True)
+        except (OSError, ValueError, KeyError) as error:
+            raise BackboneError(
+                f"No transformers model could be loaded from {str(source)!r}: {_first_line(error)}",
+                expected="The backbone is a folder written by save_pretrained, or a hub id.",
+                fix="Check the path; without a network the model must be in the local cache.",
+            ) from error
+        return cls(model.eval(), str(source), frozenset(info["missing_keys"]))
+
+    @property
+    def model_type(self) -> str:
+        """transformers' name of the architecture, such as `bert`."""
+        return str(self.model.config.model_type)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the backbone's weights are."""
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating type of the backbone's weights."""
+        return self.model.dtype
+
+    @property
+    def positions(self) -> int | None:
+        """The longest input in pieces; None where the architecture sets no limit (T5)."""
+        config = self.model.config
+        if self.model_type == "t5":
+            return None
+        limit = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+        # RoBERTa's positions start behind the padding index, so two of them are never used.
+        offset = (config.pad_token_id or 0) + 1 if self.model_type in ("roberta", "xlm-roberta", "mpnet") else 0
+        return int(limit) - offset if limit else None
+
+    def named_tensors(self) -> list[tuple[str, torch.Tensor]]:
+        """Every weight that the checkpoint holds, by its name in the base model; head parts are left out."""
+        return [(name, p.detach()) for name, p in self.model.named_parameters() if name not in self.missing]
+
+    def sites(self, base: nn.Module, method: Method) -> list[Site]:
+        """The sites of a method in `base`, this backbone or a shell's own view of it."""
+        return find_sites(base, self.model_type, method)
+
+    def blocks(self, base: nn.Module) -> list[tuple[str, nn.Module]]:
+        """(path, block) in the order of the data flow; empty for an architecture outside of the table."""
+        family = FAMILIES.get(self.model_type)
+        return block_list(base, family) if family else []
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """transformers without load reports and progress bars."""
+    verbosity = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(logging.CRITICAL)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def shell_config(backbone: Backbone, changes: dict[str, Any]) -> Any:
+    """The configuration of a task's shell: the backbone's, with the task's labels."""
+    config = type(backbone.model.config).from_dict(backbone.model.config.to_dict())
+    config._attn_implementation = str(backbone.model.config._attn_implementation).removeprefix("petune_")
+    for name, value in changes.items():
+        setattr(config, name, value)
+    return config

@@ -1,0 +1,163 @@
+"""What an adapter is inside the backbone: layers at sites, replaced modules, or a private copy.
+
+A method declares its `residence`; nothing else tells the three apart.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from petune.errors import MergeError
+from petune.methods.base import AdapterLayer, Method, Site
+from petune.model.shell import Shell
+
+Undo = Callable[[], None]
+
+
+class Body(ABC):
+    """The part of an adapter that acts inside the backbone."""
+
+    sites: list[Site] = []
+    layers: dict[str, AdapterLayer] = {}
+
+    @abstractmethod
+    def module(self) -> nn.Module:
+        """Holds the parameters that training changes (the head's are elsewhere)."""
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """Site path -> short name -> tensor, as saved."""
+        return {path: layer.tensors() for path, layer in self.layers.items()}
+
+    @abstractmethod
+    def load(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Copies saved tensors in; names and shapes were checked."""
+
+    def folded(self, method: Method) -> tuple[Method, Body]:
+        """Method and body to keep once training is over."""
+        return method, self
+
+    @abstractmethod
+    def merge(self) -> Undo:
+        """Writes the adapter into the backbone; the result puts the original bits back.
+
+        Raises:
+            MergeError: the method has no weight change.
+        """
+
+    def detach(self) -> None:
+        """Takes out whatever was put into the backbone's modules."""
+
+
+class Layered(Body):
+    """Layers at sites; the backbone's modules stay untouched, hooks call the layers."""
+
+    def __init__(self, method: Method, sites: list[Site], layers: dict[str, AdapterLayer]) -> None:
+        self.method, self.sites, self.layers = method, sites, layers
+
+    def module(self) -> nn.Module:
+        return nn.ModuleList(self.layers.values())
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+        for path, layer in self.layers.items():
+            for name, tensor in layer.state_dict(keep_vars=True).items():
+                tensor.copy_(tensors[path][name])
+
+    def folded(self, method: Method) -> tuple[Method, Body]:
+        kept = method.folded(self.layers)
+        return kept, Layered(kept, self.sites, {path: layer.folded() for path, layer in self.layers.items()})
+
+    @torch.no_grad()
+    def merge(self) -> Undo:
+        if not self.method.mergeable:
+            raise MergeError(
+                f"The method {type(self.method).__name__} has no weight change, so it cannot be merged.",
+                expected="LoRA, AdaLoRA and head can be merged.",
+                fix="Serve this adapter unmerged, with AdaptedModel.",
+            )
+        kept: list[tuple[nn.Parameter, Tensor]] = []
+        for site in self.sites:
+            weight: nn.Parameter = site.output.weight  # type: ignore[assignment]
+            kept.append((weight, weight.detach().clone()))
+            change = self.layers[site.path].delta().to(weight.device)
+            # The sum is made in float32 (or wider) and rounded once.
+            wide = weight.double() if weight.dtype == torch.float64 else weight.float()
+            weight.copy_((wide + (change.T if site.transposed else change)).to(weight.dtype))
+
+        def undo() -> None:
+            with torch.no_grad():
+                for parameter, original in reversed(kept):
+                    parameter.copy_(original)
+
+        return undo
+
+
+class Injected(Body):
+    """The long tail: another library replaced modules of the backbone. It must be alone there."""
+
+    def __init__(self, injected: Any) -> None:
+        self.injected = injected
+
+    def module(self) -> nn.Module:
+        holder = nn.Module()
+        for index, parameter in enumerate(self.injected.parameters_by_name().values()):
+            holder.register_parameter(f"p{index}", parameter)
+        return holder
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        return {"": dict(self.injected.tensors())}
+
+    def load(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+        self.injected.load(dict(tensors[""]))
+
+    def merge(self) -> Undo:
+        self.injected.merge()
+        return lambda: self.injected.unmerge()
+
+    def detach(self) -> None:
+        self.injected.remove()
+
+
+class Private(Body):
+    """Full fine-tuning: the whole private backbone is what learns."""
+
+    def __init__(self, base: nn.Module) -> None:
+        self.base = base
+
+    def module(self) -> nn.Module:
+        return self.base
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        return {"": dict(self.base.state_dict())}
+
+    def load(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+        self.base.load_state_dict(dict(tensors[""]))
+
+    def merge(self) -> Undo:
+        raise MergeError(
+            "A full fine-tuning has nothing to merge.",
+            expected="Its weights are a model of their own already.",
+            fix="Use save(folder): it writes a plain transformers folder.",
+        )
+
+
+def body_for(method: Method, shell: Shell) -> Body:
+    """The fresh body of a method inside a shell."""
+    if method.residence == "private":
+        return Private(shell.base)
+    if method.residence == "sole":
+        return Injected(method.inject(shell.base))  # type: ignore[attr-defined]
+    backbone = shell.backbone
+    sites = [site for site in backbone.sites(shell.base, method) if not _in_head(site.path, shell)]
+    layers = {site.path: method.layer(site).to(backbone.device) for site in sites}
+    return Layered(method, sites, layers)
+
+
+def _in_head(path: str, shell: Shell) -> bool:
+    """Whether a site lies in a head part, which is trained itself and never adapted."""
+    return any(path == part or path.startswith(part + ".") for part in shell.overlays)

@@ -1,0 +1,160 @@
+"""The learner: one adapter in training, as a module that holds only what training changes.
+
+Accelerate may wrap it (DDP, autocast): the backbone is no submodule of it, so it is neither synchronised nor saved.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from petune.errors import BackboneError
+from petune.methods.base import AdapterLayer, Method
+from petune.model.adapter import Adapter
+from petune.model.bank import Bank
+from petune.model.routing import checkpoint_contexts, entered
+
+
+class Learner(nn.Module):
+    """Drives one resident adapter: `forward(**inputs)` gives its logits, `parameters()` are its own and its head's."""
+
+    def __init__(self, bank: Bank, adapter: Adapter) -> None:
+        super().__init__()
+        self.body = adapter.body.module()
+        self.head = adapter.shell.head_module()
+        # Kept out of the module tree: what is not in it is not trained, moved twice or saved.
+        self.__dict__["bank"], self.__dict__["adapter"] = bank, adapter
+        self.__dict__["_train_base"] = lambda on: None
+
+    @property
+    def method(self) -> Method:
+        """The recipe of the adapter in training."""
+        return self.__dict__["adapter"].method  # type: ignore[no-any-return]
+
+    @property
+    def layers(self) -> dict[str, AdapterLayer]:
+        """Site path -> layer."""
+        return self.__dict__["adapter"].body.layers  # type: ignore[no-any-return]
+
+    def forward(self, **inputs: Any) -> Tensor:
+        """The logits of the adapter's shell on this batch."""
+        bank, adapter = self.__dict__["bank"], self.__dict__["adapter"]
+        frame = bank.frame(adapter.name) if adapter.name in bank.residents else None
+        with entered(frame):
+            logits: Tensor = adapter.shell.model(**adapter.shell.inputs(inputs)).logits
+        return logits
+
+    def place(self, device: torch.device | str) -> None:
+        """Moves backbone, adapter and head."""
+        adapter = self.__dict__["adapter"]
+        adapter.shell.backbone.model.to(device)
+        adapter.shell.model.to(device)
+        self.to(device)
+
+    @contextmanager
+    def fitting(self, *, backbone_dropout: bool = True, gradient_checkpointing: bool = False) -> Iterator[None]:
+        """Freezes the backbone and sets the modes of its blocks; every flag is as before when it ends.
+
+        Blocks below the lowest adapter run in eval mode. Blocks at or above it use the backbone's own dropout, unless
+        `backbone_dropout` is False.
+
+        Raises:
+            BackboneError: gradient checkpointing where the architecture has none.
+        """
+        adapter: Adapter = self.__dict__["adapter"]
+        base = adapter.shell.base
+        everything = [*adapter.shell.model.modules(), *adapter.shell.backbone.model.modules()]
+        modes = {id(m): (m, m.training) for m in [*everything, *self.modules()]}
+        mine = {id(p) for p in self.parameters()}
+        frozen = [p for p in base.parameters() if id(p) not in mine and p.requires_grad]
+        for p in frozen:
+            p.requires_grad_(False)
+        for p in self.parameters():
+            p.requires_grad_(p.is_floating_point())
+        live = [module for _, module in self._live_blocks()]
+        self.__dict__["_train_base"] = lambda on: _set_modes(base, live, on, backbone_dropout)
+        undo = _checkpointing(base, live) if gradient_checkpointing else (lambda: None)
+        try:
+            self.mode(True)
+            yield
+        finally:
+            undo()
+            self.__dict__["_train_base"] = lambda on: None
+            for p in frozen:
+                p.requires_grad_(True)
+            for module, training in modes.values():
+                module.training = training
+
+    def mode(self, training: bool) -> None:
+        """Train or eval mode of adapter, head and the adapted blocks, as `fitting` decided."""
+        self.__dict__["_train_base"](training)
+        self.train(training)
+        adapter: Adapter = self.__dict__["adapter"]
+        # The head's dropout has no parameters, so it is no part of `head`; it follows the adapter all the same.
+        for child in adapter.shell.model.children():
+            if child is not adapter.shell.base:
+                child.train(training)
+
+    def _live_blocks(self) -> list[tuple[str, nn.Module]]:
+        """The blocks at or above the lowest adapter: those through which gradients flow."""
+        adapter: Adapter = self.__dict__["adapter"]
+        blocks = adapter.shell.backbone.blocks(adapter.shell.base) or [("", adapter.shell.base)]
+        if adapter.method.residence != "shared":
+            return [("", adapter.shell.base)]
+        sites = adapter.body.sites
+        if not sites:
+            return []
+        return blocks[max(0, min(site.block for site in sites)) :]
+
+    def state(self) -> dict[str, Tensor]:
+        """Clones of every parameter and buffer that training changes."""
+        return {name: tensor.detach().clone() for name, tensor in self.state_dict().items()}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Copies a state back, strictly."""
+        self.load_state_dict(state, strict=True)
+
+
+def _set_modes(base: nn.Module, live: list[nn.Module], training: bool, dropout: bool) -> None:
+    """Everything in eval mode but the live blocks; without dropout only the blocks' own flag is set."""
+    base.eval()
+    for block in live if training else []:
+        block.train()
+        if not dropout:
+            # Gradient checkpointing asks for the block's own flag; every module inside of it stays in eval mode.
+            for module in block.modules():
+                module.training = hasattr(module, "gradient_checkpointing")
+
+
+def _checkpointing(base: nn.Module, live: list[nn.Module]) -> Any:
+    """Turns gradient checkpointing on in the live blocks; returns what turns it off again.
+
+    Set on the modules themselves: transformers' switch also makes the embeddings require gradients, which would drag
+    the whole trunk into the backward pass.
+    """
+    modules = [m for block in live for m in block.modules() if hasattr(m, "gradient_checkpointing")]
+    if not modules:
+        raise BackboneError(
+            f"{type(base).__name__} does not support gradient checkpointing, or no block of it is trained.",
+            fix="Set gradient_checkpointing=False.",
+        )
+    before = [(m, m.gradient_checkpointing, m.__dict__.get("_gradient_checkpointing_func")) for m in modules]
+    function = functools.partial(checkpoint, use_reentrant=False, context_fn=checkpoint_contexts)
+    for module in modules:
+        module.gradient_checkpointing, module._gradient_checkpointing_func = True, function  # type: ignore[assignment]
+
+    def undo() -> None:
+        for module, was, old in before:
+            module.gradient_checkpointing = was
+            if old is None:
+                module.__dict__.pop("_gradient_checkpointing_func", None)
+            else:
+                module._gradient_checkpointing_func = old
+
+    return undo

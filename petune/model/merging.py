@@ -1,0 +1,76 @@
+"""Merging with a receipt: the logits on the probe before and after."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+from transformers import PreTrainedModel
+
+from petune.errors import MergeError
+from petune.model.bank import Bank
+from petune.model.probe import difference, replay, tolerance
+
+
+@dataclass(frozen=True)
+class MergeReceipt:
+    """What a merge did, measured on the probe.
+
+    Args:
+        name: the adapter.
+        max_logit_difference: largest absolute difference of the logits, merged against active.
+        tolerance: what was accepted for the backbone's type.
+        sites: weights that were changed.
+
+    Example:
+        >>> print(MergeReceipt("a", 1e-7, 1e-4, 12))
+        Merged 'a' into 12 weights; largest logit difference on the probe 1.0e-07 (accepted 1.0e-04).
+    """
+
+    name: str
+    max_logit_difference: float
+    tolerance: float
+    sites: int
+
+    def __str__(self) -> str:
+        return (
+            f"Merged {self.name!r} into {self.sites} weights; largest logit difference on the probe "
+            f"{self.max_logit_difference:.1e} (accepted {self.tolerance:.1e})."
+        )
+
+
+def merge(bank: Bank, name: str) -> MergeReceipt:
+    """Merges a resident adapter and compares its logits; a difference that is too large undoes the merge.
+
+    Raises:
+        MergeError: the method cannot be merged, or the logits differ by more than the tolerance.
+    """
+    before = replay(bank.find(name), bank.frame(name))
+    adapter = bank.merge(name)
+    after = replay(adapter, None)
+    receipt = MergeReceipt(
+        name, difference(before, after), tolerance(bank.backbone.dtype, before), len(adapter.body.sites)
+    )
+    if receipt.max_logit_difference > receipt.tolerance:
+        bank.unmerge()
+        raise MergeError(
+            f"Merging {name!r} would change the logits on the probe by {receipt.max_logit_difference:.1e}.",
+            expected=f"At most {receipt.tolerance:.1e} is accepted for {bank.backbone.dtype}.",
+            fix="Serve it unmerged, or merge into a float32 backbone.",
+        )
+    return receipt
+
+
+def merged_copy(bank: Bank, name: str) -> tuple[PreTrainedModel, MergeReceipt]:
+    """An independent merged model; this backbone stays as it is.
+
+    Raises:
+        MergeError: as `merge`.
+    """
+    twin = copy.deepcopy(bank)
+    receipt = merge(twin, name)
+    model = twin.find(name).shell.model
+    # The copy is a plain model: it keeps no hook of petune's.
+    for tap in twin.taps.values():
+        tap.detach()
+    return model, receipt

@@ -1,0 +1,65 @@
+"""The probe: seeded token ids and the logits an adapter gives for them. No user's row is ever in it.
+
+Saved with an adapter, it is replayed by merging, exporting and `load(check=True)`, and says by how much they differ.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from petune.model.adapter import Adapter
+from petune.model.backbone import Backbone
+from petune.model.routing import Frame, entered
+
+ROWS, PIECES, SEED = 2, 12, 20240607
+
+TOLERANCES = {torch.float32: 1e-4, torch.float64: 1e-9, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+"""Largest accepted logit difference, relative to logits of size 1, by the backbone's type."""
+
+
+def probe_inputs(backbone: Backbone) -> dict[str, Tensor]:
+    """(2, 12) token ids from a fixed seed, each row ending in the end-of-sequence piece, and a mask of ones."""
+    config = backbone.model.config
+    generator = torch.Generator().manual_seed(SEED)
+    special = {config.pad_token_id, config.eos_token_id, config.bos_token_id}
+    allowed = torch.tensor([index for index in range(int(config.vocab_size)) if index not in special])
+    ids = allowed[torch.randint(len(allowed), (ROWS, PIECES), generator=generator)]
+    if isinstance(config.eos_token_id, int):
+        ids[:, -1] = config.eos_token_id  # BART and T5 pool there
+    return {"input_ids": ids.to(backbone.device), "attention_mask": torch.ones_like(ids).to(backbone.device)}
+
+
+@torch.no_grad()
+def replay(adapter: Adapter, frame: Frame | None) -> Tensor:
+    """The adapter's logits on the probe, float32 on the CPU, with every module in eval mode."""
+    shell = adapter.shell
+    modules = list(shell.model.modules()) + [m for layer in adapter.body.layers.values() for m in layer.modules()]
+    modules += [m for layer in shell.overlays.values() for m in layer.modules()]
+    modes = [(module, module.training) for module in modules]
+    for module in modules:
+        module.training = False
+    try:
+        with entered(frame):
+            logits: Tensor = shell.model(**shell.inputs(probe_inputs(shell.backbone))).logits
+    finally:
+        for module, training in modes:
+            module.training = training
+    return logits.float().cpu()
+
+
+def difference(first: Tensor, second: Tensor) -> float:
+    """The largest absolute difference, as a plain number."""
+    return float((first - second).abs().max())
+
+
+def tolerance(dtype: torch.dtype, logits: Tensor) -> float:
+    """The accepted difference for logits of this size."""
+    return TOLERANCES.get(dtype, 1e-4) * max(1.0, float(logits.abs().max()))
+
+
+def as_json(logits: Tensor) -> dict[str, Any]:
+    """What a manifest keeps of a probe: the seed, the shape and the logits."""
+    return {"seed": SEED, "rows": ROWS, "pieces": PIECES, "logits": logits.tolist()}
