@@ -70,7 +70,12 @@ def test_seed_and_epoch_alone_decide(grouped):
     assert (random.getstate(), np.random.get_state()[1].tolist()) == before
     random.random()
     assert plan(3, 1) == first
-    plans = [plan(seed, epoch) for seed, epoch in itertools.product(range(4), range(4))] + [plan(1, 23), plan(12, 3)]
+    plans = [plan(seed, epoch) for seed, epoch in itertools.product(range(4), range(4))] + [
+        plan(1, 23),
+        plan(12, 3),
+        plan(3, 12),
+        plan(23, 1),
+    ]
     assert all(a != b for a, b in itertools.combinations(plans, 2))
 
 
