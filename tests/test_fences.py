@@ -26,6 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("data",),
     ("storage",),
     ("training",),
+    ("inputs",),
     ("tuner", "adapted"),
     ("cli",),
     ("__init__", "__main__"),
