@@ -112,7 +112,9 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "gradient_accumulation_steps", "keep_last"):
             check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("patience", "save_every"):
-            check(getattr(self, name) is None or getattr(self, name) >= 1, name, getattr(self, name), "None or at least 1")
+            check(
+                getattr(self, name) is None or getattr(self, name) >= 1, name, getattr(self, name), "None or at least 1"
+            )
         check(self.learning_rate is None or self.learning_rate > 0, "learning_rate", self.learning_rate, "positive")
         for name in ("label_smoothing", "warmup_ratio", "momentum"):
             check(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")

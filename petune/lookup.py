@@ -76,13 +76,14 @@ def find(room: str, name: str) -> type[Any]:
         >>> find("methods", "lora").__name__
         'LoRA'
     """
-    for point in entry_points(group=f"petune.{room}"):
-        if point.name == name:
-            return point.load()  # type: ignore[no-any-return]
-    if ":" in name and (imported := _imported(room, name)):
-        return imported
     module_name = name.replace("-", "_")
     if module_name not in _modules(room):
+        # petune's own names win: no other package can take the place of "lora".
+        for point in entry_points(group=f"petune.{room}"):
+            if point.name == name:
+                return point.load()  # type: ignore[no-any-return]
+        if ":" in name and (imported := _imported(room, name)):
+            return imported
         raise unknown(room.rstrip("s"), name, names(room))
     module = importlib.import_module(f"petune.{room}.{module_name}")
     return the_class(module, room)

@@ -113,6 +113,4 @@ class Prefix(Method):
 
     def folded(self, layers: object) -> Prefix:
         """What is kept is always the direct prefix."""
-        return Prefix(
-            length=self.length, dropout=self.dropout, layers=self.layers, top=self.top, modules=self.modules
-        )
+        return Prefix(length=self.length, dropout=self.dropout, layers=self.layers, top=self.top, modules=self.modules)

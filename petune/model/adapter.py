@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from petune.errors import AdapterFileError
 from petune.lookup import near
@@ -49,7 +49,18 @@ class Adapter:
         private = method.residence == "private"
         home = _copy(backbone) if private else backbone
         shell = Shell(home, task.auto_class, task.model_config(), private=private)
-        return cls(name, method, task, shell, body_for(method, shell), facts)
+        made = cls(name, method, task, shell, body_for(method, shell), facts)
+        for module in made.own_modules():
+            module.eval()
+        return made
+
+    def own_modules(self) -> list[nn.Module]:
+        """The modules that are this adapter's alone."""
+        return [*self.body.layers.values(), *self.shell.overlays.values(), *self.shell.outside.values()]
+
+    def modules(self) -> list[nn.Module]:
+        """Every module that takes part in its forward, the shared backbone's included."""
+        return [self.shell.model, self.shell.backbone.model, *self.own_modules()]
 
     def at(self, path: str) -> AdapterLayer | None:
         """What acts at a path of the backbone: a layer, an overlaying head part, or nothing."""

@@ -32,6 +32,10 @@ class Backbone:
         self.model: PreTrainedModel = model.base_model
         self.source = source or str(getattr(model, "name_or_path", "") or "")
         self.missing = missing
+        self.pad_token_id: int | None = model.config.pad_token_id
+        """The piece that rows are padded with; a tokenizer may know it where the configuration does not."""
+        self.fingerprint: str | None = None
+        """The digest of its weights as stored, once somebody asked for it."""
         self.merged: str | None = None
         """The name of the adapter that is merged in, if any."""
 
@@ -123,6 +127,6 @@ def shell_config(backbone: Backbone, changes: dict[str, Any]) -> Any:
     """The configuration of a task's shell: the backbone's, with the task's labels."""
     config = type(backbone.model.config).from_dict(backbone.model.config.to_dict())
     config._attn_implementation = str(backbone.model.config._attn_implementation).removeprefix("petune_")
-    for name, value in changes.items():
+    for name, value in {"pad_token_id": backbone.pad_token_id, **changes}.items():
         setattr(config, name, value)
     return config

@@ -181,5 +181,3 @@ def _swap_in(shared: nn.Module, own: nn.Module) -> Callable[[], None]:
                 parameter.copy_(kept[name])
 
     return undo
-
-

@@ -41,13 +41,12 @@ class Body(ABC):
         """Method and body to keep once training is over."""
         return method, self
 
+    def refuse_merge(self) -> None:
+        """Raises MergeError where there is no weight change to merge."""
+
     @abstractmethod
     def merge(self) -> Undo:
-        """Writes the adapter into the backbone; the result puts the original bits back.
-
-        Raises:
-            MergeError: the method has no weight change.
-        """
+        """Writes the adapter into the backbone; the result puts the original bits back."""
 
     def detach(self) -> None:
         """Takes out whatever was put into the backbone's modules."""
@@ -72,14 +71,16 @@ class Layered(Body):
         kept = method.folded(self.layers)
         return kept, Layered(kept, self.sites, {path: layer.folded() for path, layer in self.layers.items()})
 
-    @torch.no_grad()
-    def merge(self) -> Undo:
+    def refuse_merge(self) -> None:
         if not self.method.mergeable:
             raise MergeError(
                 f"The method {type(self.method).__name__} has no weight change, so it cannot be merged.",
                 expected="LoRA, AdaLoRA and head can be merged.",
                 fix="Serve this adapter unmerged, with AdaptedModel.",
             )
+
+    @torch.no_grad()
+    def merge(self) -> Undo:
         kept: list[tuple[nn.Parameter, Tensor]] = []
         for site in self.sites:
             weight: nn.Parameter = site.output.weight  # type: ignore[assignment]
@@ -138,12 +139,16 @@ class Private(Body):
     def load(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
         self.base.load_state_dict(dict(tensors[""]))
 
-    def merge(self) -> Undo:
+    def refuse_merge(self) -> None:
         raise MergeError(
             "A full fine-tuning has nothing to merge.",
             expected="Its weights are a model of their own already.",
             fix="Use save(folder): it writes a plain transformers folder.",
         )
+
+    def merge(self) -> Undo:
+        self.refuse_merge()
+        return lambda: None
 
 
 def body_for(method: Method, shell: Shell) -> Body:

@@ -78,8 +78,12 @@ FAMILIES: dict[str, Family] = {
     "mpnet": Family(
         ("encoder.layer",),
         _roles(
-            "attention.attn.q", "attention.attn.k", "attention.attn.v",
-            "attention.attn.o", "intermediate.dense", "output.dense",
+            "attention.attn.q",
+            "attention.attn.k",
+            "attention.attn.v",
+            "attention.attn.o",
+            "intermediate.dense",
+            "output.dense",
         ),
     ),
     "albert": Family(
@@ -90,9 +94,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "distilbert": Family(
         ("transformer.layer",),
-        _roles(
-            "attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin", "ffn.lin1", "ffn.lin2"
-        ),
+        _roles("attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin", "ffn.lin1", "ffn.lin2"),
         attention=("attention",),
     ),
     "modernbert": Family(

@@ -18,6 +18,7 @@ from petune.errors import BackboneError
 from petune.methods.base import AdapterLayer, Method
 from petune.model.adapter import Adapter
 from petune.model.bank import Bank
+from petune.model.modes import modes_kept
 from petune.model.routing import checkpoint_contexts, entered
 
 
@@ -69,8 +70,6 @@ class Learner(nn.Module):
         """
         adapter: Adapter = self.__dict__["adapter"]
         base = adapter.shell.base
-        everything = [*adapter.shell.model.modules(), *adapter.shell.backbone.model.modules()]
-        modes = {id(m): (m, m.training) for m in [*everything, *self.modules()]}
         mine = {id(p) for p in self.parameters()}
         frozen = [p for p in base.parameters() if id(p) not in mine and p.requires_grad]
         for p in frozen:
@@ -81,15 +80,14 @@ class Learner(nn.Module):
         self.__dict__["_train_base"] = lambda on: _set_modes(base, live, on, backbone_dropout)
         undo = _checkpointing(base, live) if gradient_checkpointing else (lambda: None)
         try:
-            self.mode(True)
-            yield
+            with modes_kept(self, *adapter.modules()):
+                self.mode(True)
+                yield
         finally:
             undo()
             self.__dict__["_train_base"] = lambda on: None
             for p in frozen:
                 p.requires_grad_(True)
-            for module, training in modes.values():
-                module.training = training
 
     def mode(self, training: bool) -> None:
         """Train or eval mode of adapter, head and the adapted blocks, as `fitting` decided."""

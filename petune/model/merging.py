@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedModel
 
 from petune.errors import MergeError
+from petune.model.adapter import Adapter
 from petune.model.bank import Bank
 from petune.model.probe import difference, replay, tolerance
 
@@ -39,14 +40,17 @@ class MergeReceipt:
         )
 
 
-def merge(bank: Bank, name: str) -> MergeReceipt:
+def merge(bank: Bank, adapter: Adapter) -> MergeReceipt:
     """Merges a resident adapter and compares its logits; a difference that is too large undoes the merge.
 
     Raises:
         MergeError: the method cannot be merged, or the logits differ by more than the tolerance.
     """
-    before = replay(bank.find(name), bank.frame(name))
-    adapter = bank.merge(name)
+    adapter.body.refuse_merge()
+    bank.refuse_while_merged("merge again")
+    name = adapter.name
+    before = replay(adapter, bank.frame(name))
+    bank.merge(name)
     after = replay(adapter, None)
     receipt = MergeReceipt(
         name, difference(before, after), tolerance(bank.backbone.dtype, before), len(adapter.body.sites)
@@ -61,15 +65,18 @@ def merge(bank: Bank, name: str) -> MergeReceipt:
     return receipt
 
 
-def merged_copy(bank: Bank, name: str) -> tuple[PreTrainedModel, MergeReceipt]:
+def merged_copy(bank: Bank, adapter: Adapter) -> tuple[PreTrainedModel, MergeReceipt]:
     """An independent merged model; this backbone stays as it is.
 
     Raises:
         MergeError: as `merge`.
     """
+    adapter.body.refuse_merge()
+    bank.refuse_while_merged("make a merged copy")
     twin = copy.deepcopy(bank)
-    receipt = merge(twin, name)
-    model = twin.find(name).shell.model
+    merged = twin.find(adapter.name)
+    receipt = merge(twin, merged)
+    model = merged.shell.model
     # The copy is a plain model: it keeps no hook of petune's.
     for tap in twin.taps.values():
         tap.detach()

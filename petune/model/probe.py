@@ -12,6 +12,7 @@ from torch import Tensor
 
 from petune.model.adapter import Adapter
 from petune.model.backbone import Backbone
+from petune.model.modes import evaluating
 from petune.model.routing import Frame, entered
 
 ROWS, PIECES, SEED = 2, 12, 20240607
@@ -36,17 +37,8 @@ def probe_inputs(backbone: Backbone) -> dict[str, Tensor]:
 def replay(adapter: Adapter, frame: Frame | None) -> Tensor:
     """The adapter's logits on the probe, float32 on the CPU, with every module in eval mode."""
     shell = adapter.shell
-    modules = list(shell.model.modules()) + [m for layer in adapter.body.layers.values() for m in layer.modules()]
-    modules += [m for layer in shell.overlays.values() for m in layer.modules()]
-    modes = [(module, module.training) for module in modules]
-    for module in modules:
-        module.training = False
-    try:
-        with entered(frame):
-            logits: Tensor = shell.model(**shell.inputs(probe_inputs(shell.backbone))).logits
-    finally:
-        for module, training in modes:
-            module.training = training
+    with evaluating(*adapter.modules()), entered(frame):
+        logits: Tensor = shell.model(**shell.inputs(probe_inputs(shell.backbone))).logits
     return logits.float().cpu()
 
 

@@ -41,6 +41,7 @@ class Frame:
 
     def __init__(self, owner: object, groups: tuple[Group, ...], batch: int | None = None) -> None:
         self.owner, self.groups, self.batch = owner, groups, batch
+        self.per_row = batch is not None
         self.seen: dict[str, Any] = {}
 
     def fresh(self) -> Frame:

@@ -29,18 +29,17 @@ class RoutedOutput:
     last_hidden_state: Tensor | None
 
 
-def run(bank: Bank, frame: Frame, inputs: Mapping[str, Any], per_row: bool) -> Any:
-    """One forward under a frame.
+def run(bank: Bank, frame: Frame, inputs: Mapping[str, Any]) -> Any:
+    """One forward under a frame; a route per row is answered with a `RoutedOutput`.
 
     Args:
         inputs: tensors, (B, ...) each, as the backbone takes them.
-        per_row: whether the route was given per row; then the answer is a `RoutedOutput`.
 
     Raises:
         RouteError: the route's length is not the batch size.
     """
     with entered(frame.fresh()):
-        if per_row:
+        if frame.per_row:
             return _run_rows(bank, frame.fresh(), inputs)
         if frame.groups:
             shell = frame.groups[0].adapter.shell

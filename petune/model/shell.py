@@ -48,7 +48,9 @@ class Shell:
         missing = {name for name, _ in base.named_parameters() if name in backbone.missing}
         parts = dict(_largest(base, missing))
         self.outside = {
-            name: child for name, child in self.model.named_children() if child is not base and next(child.parameters(), None) is not None
+            name: child
+            for name, child in self.model.named_children()
+            if child is not base and next(child.parameters(), None) is not None
         }
         self._materialise([*self.outside.values(), *parts.values()])
         _graft(base, backbone.model)
@@ -194,7 +196,12 @@ def _largest(base: nn.Module, missing: set[str]) -> Iterator[tuple[str, nn.Modul
     taken: list[str] = []
     for path, module in base.named_modules():
         names = [f"{path}.{name}" if path else name for name, _ in module.named_parameters()]
-        if path and names and all(name in missing for name in names) and not any(path.startswith(t + ".") for t in taken):
+        if (
+            path
+            and names
+            and all(name in missing for name in names)
+            and not any(path.startswith(t + ".") for t in taken)
+        ):
             taken.append(path)
             yield path, module
 

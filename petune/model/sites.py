@@ -44,10 +44,7 @@ def find_sites(base: nn.Module, model_type: str, method: Method) -> list[Site]:
             fix="Use method='lora', 'adalora' or 'bottleneck' here, or another backbone.",
         )
     sites = [
-        site
-        for index in chosen
-        for role in method.roles()
-        for site in _in_block(family, role, index, *blocks[index])
+        site for index in chosen for role in method.roles() for site in _in_block(family, role, index, *blocks[index])
     ]
     # A fused map plays several roles; it is one site all the same.
     return list({site.path: site for site in sites}.values())
@@ -79,7 +76,9 @@ def _chosen(method: Method, family: Family, count: int, model_type: str) -> list
         return list(range(count))
     bad = [index for index in method.layers if not 0 <= index < count]
     if bad:
-        raise ConfigError(f"layers={method.layers!r}: there is no block {bad[0]}.", expected=f"Blocks are 0 to {count - 1}.")
+        raise ConfigError(
+            f"layers={method.layers!r}: there is no block {bad[0]}.", expected=f"Blocks are 0 to {count - 1}."
+        )
     return sorted(set(method.layers))
 
 
@@ -129,7 +128,9 @@ def _named(base: nn.Module, family: Family | None, method: Method) -> list[Site]
     index_of = {path: index for index, (path, _) in enumerate(block_list(base, family))} if family else {}
     attention = method.roles() == ("attention",)
     if attention:
-        raise ConfigError("modules=... cannot be used with a prefix.", fix="Use top=... or layers=..., or drop modules.")
+        raise ConfigError(
+            "modules=... cannot be used with a prefix.", fix="Use top=... or layers=..., or drop modules."
+        )
     sites: dict[str, Site] = {}
     for name in method.modules:
         hits = [path for path in inside if path == name or path.endswith("." + name)]
@@ -141,7 +142,9 @@ def _named(base: nn.Module, family: Family | None, method: Method) -> list[Site]
             sites[path] = Site(path, "module", block, inside[path], inside[path])
     if method.top is not None or method.layers != "all":
         if not index_of or family is None:
-            raise ConfigError("top and layers need an architecture of the table.", fix="Name the full module paths instead.")
+            raise ConfigError(
+                "top and layers need an architecture of the table.", fix="Name the full module paths instead."
+            )
         keep = set(_chosen(method, family, len(index_of), "this backbone"))
         sites = {path: site for path, site in sites.items() if site.block in keep}
         if not sites:
@@ -157,5 +160,3 @@ def _linear(base: nn.Module) -> list[str]:
 def _endings(base: nn.Module) -> list[str]:
     """The last parts of the names of the linear modules, each once."""
     return list(dict.fromkeys(path.rsplit(".", 1)[-1] for path in _linear(base)))
-
-

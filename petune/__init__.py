@@ -1,0 +1,58 @@
+"""petune: parameter-efficient tuning of frozen transformers backbones.
+
+    from petune import Tuner
+
+    tuner = Tuner("path/or/hub-name").fit("train.csv")
+    tuner.predict(["a great film"])
+
+Names are loaded on first use, so `import petune` costs milliseconds and imports no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from petune.adapted import AdaptedModel as AdaptedModel
+    from petune.config import TrainConfig as TrainConfig
+    from petune.errors import PetuneError as PetuneError
+    from petune.methods.adalora import AdaLoRA as AdaLoRA
+    from petune.methods.bottleneck import Bottleneck as Bottleneck
+    from petune.methods.full import Full as Full
+    from petune.methods.head import Head as Head
+    from petune.methods.lora import LoRA as LoRA
+    from petune.methods.prefix import Prefix as Prefix
+    from petune.tasks.sequence_classification import SequenceClassification as SequenceClassification
+    from petune.tasks.token_classification import TokenClassification as TokenClassification
+    from petune.tuner import Tuner as Tuner
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AdaptedModel": "petune.adapted",
+    "AdaLoRA": "petune.methods.adalora",
+    "Bottleneck": "petune.methods.bottleneck",
+    "Full": "petune.methods.full",
+    "Head": "petune.methods.head",
+    "LoRA": "petune.methods.lora",
+    "PetuneError": "petune.errors",
+    "Prefix": "petune.methods.prefix",
+    "SequenceClassification": "petune.tasks.sequence_classification",
+    "TokenClassification": "petune.tasks.token_classification",
+    "TrainConfig": "petune.config",
+    "Tuner": "petune.tuner",
+}
+
+__all__ = sorted([*_HOMES, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    """Loads a public name when it is first asked for (PEP 562)."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'petune' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

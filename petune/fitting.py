@@ -1,0 +1,93 @@
+"""One fit, from data to an adapter that has settled. The Tuner decides what to keep of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from petune.config import TrainConfig
+from petune.errors import TrainingError
+from petune.inputs import Prepared, prepare
+from petune.methods.base import Method
+from petune.model.adapter import Adapter
+from petune.model.bank import Bank
+from petune.model.learner import Learner
+from petune.storage.packing import facts_of, fingerprint
+from petune.tasks.base import Task
+from petune.training import loop
+from petune.training.report import TrainReport
+from petune.training.seed import seed_everything
+
+
+class Fitted(NamedTuple):
+    """A settled adapter, resident in its bank, and what happened on the way."""
+
+    adapter: Adapter
+    report: TrainReport | None
+
+
+def fit(
+    bank: Bank,
+    name: str,
+    task: Task,
+    method: Method,
+    tokenizer: Any,
+    train: Any,
+    eval_data: Any,
+    config: TrainConfig,
+    *,
+    start: Adapter | None,
+    resume: str | Path | None,
+    callbacks: list[Any],
+    keep: Callable[[Fitted], None],
+) -> None:
+    """Reads the data, builds an adapter under the seed, trains it, and hands the settled one to `keep`.
+
+    Bad data is found before anything changes: the tuner's old adapter then stays.
+
+    Args:
+        start: an adapter whose task, method and weights the new one starts from.
+        keep: called with what is good, also when the run went wrong after a good start.
+
+    Raises:
+        DataError, TrainingError, CheckpointError: see `Tuner.fit`.
+    """
+    backbone = bank.backbone
+    fingerprint(backbone)  # before anything is put into the backbone
+    data = prepare(start.task if start else task, train, eval_data, tokenizer, backbone.positions, config.seed)
+    if name in bank.residents:
+        bank.remove(name)
+    seed_everything(config.seed)
+    adapter = Adapter.make(backbone, name, start.method if start else method, data.task)
+    if start is not None:
+        adapter.load(start.tensors(), start.head())
+    reside(bank, adapter)
+    try:
+        report = loop.train(
+            Learner(bank, adapter), data.task, tokenizer, data.train, data.evaluation, config,
+            resume=resume, callbacks=callbacks, identity={"backbone": fingerprint(backbone)},
+        )  # fmt: skip
+    except TrainingError:
+        keep(Fitted(_settled(bank, adapter, data, config, None), None))
+        raise
+    except BaseException:
+        if name in bank.residents:
+            bank.remove(name)
+        raise
+    report.notices[:0] = data.notices
+    keep(Fitted(_settled(bank, adapter, data, config, report), report))
+
+
+def reside(bank: Bank, adapter: Adapter) -> None:
+    """Makes an adapter resident, where its method can be."""
+    if adapter.method.residence != "private":
+        bank.add(adapter)
+
+
+def _settled(bank: Bank, adapter: Adapter, data: Prepared, config: TrainConfig, report: TrainReport | None) -> Adapter:
+    """The adapter to keep: AdaLoRA is a LoRA from here on."""
+    settled = adapter.settled()
+    settled.facts.update(facts_of(adapter, data.facts, config, report.best if report else {}))
+    reside(bank, settled)
+    return settled

@@ -1,0 +1,186 @@
+"""Between a living adapter and one at rest: `pack` makes a `Stored`, `unpack` builds the adapter on a backbone."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from petune.config import TrainConfig
+from petune.errors import AdapterFileError
+from petune.lookup import find, name_of
+from petune.model.adapter import Adapter
+from petune.model.backbone import Backbone
+from petune.model.probe import as_json, difference, tolerance
+from petune.storage import manifest as manifests
+from petune.storage.fingerprint import backbone_fingerprint, checkpoint_fingerprint
+from petune.storage.stored import Stored
+
+
+def knobs_of(thing: Any) -> dict[str, Any]:
+    """The knobs of a method or task, as JSON."""
+    to_knobs = getattr(thing, "to_knobs", None)
+    if to_knobs is not None:
+        return dict(to_knobs())
+    return {knob.name: _plain(getattr(thing, knob.name)) for knob in dataclasses.fields(thing)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def fingerprint(backbone: Backbone) -> str:
+    """The digest of the backbone's weights as they were stored; made once, before anything is injected or merged."""
+    if backbone.fingerprint is None:
+        backbone.fingerprint = backbone_fingerprint(backbone.named_tensors())
+    return backbone.fingerprint
+
+
+def backbone_facts(backbone: Backbone, prefix: str) -> dict[str, Any]:
+    """What a manifest says of the backbone. A local folder is no id that others could use."""
+    local = Path(backbone.source).exists() if backbone.source else True
+    return {
+        "id": None if local else backbone.source,
+        "path_or_id": str(Path(backbone.source).resolve()) if backbone.source and local else backbone.source or None,
+        "model_type": backbone.model_type,
+        "prefix": prefix,
+        "fingerprint": fingerprint(backbone),
+        "dtype": str(backbone.dtype).removeprefix("torch."),
+        "config": manifests.small_config(backbone.model.config),
+    }
+
+
+def pack(adapter: Adapter, probe_logits: torch.Tensor | None) -> Stored:
+    """An adapter as tensors and a manifest."""
+    facts = adapter.facts
+    task_knobs = {key: value for key, value in knobs_of(adapter.task).items() if key != "labels"}
+    shell = adapter.shell
+    layers = adapter.tensors()
+    made = manifests.build(
+        name=adapter.name,
+        task={"name": name_of("tasks", adapter.task), "knobs": task_knobs},
+        labels=list(adapter.task.labels),
+        method={"name": name_of("methods", adapter.method), "knobs": knobs_of(adapter.method)},
+        backbone=backbone_facts(shell.backbone, shell.model.base_model_prefix),
+        trained_as=facts.get("trained_as"),
+        seed=facts.get("seed"),
+        metrics=facts.get("metrics"),
+        data=facts.get("data"),
+        probe=None if probe_logits is None else as_json(probe_logits),
+        untrained=bool(facts.get("untrained", False)),
+        training=facts.get("training", {}),
+        transposed=[site.path for site in adapter.body.sites if site.transposed],
+        head_modules=[*shell.outside, *(f"{shell.model.base_model_prefix}.{path}" for path in shell.overlays)],
+    )
+    return Stored(made, {path: _on_cpu(named) for path, named in layers.items()}, _on_cpu(adapter.head()))
+
+
+def _on_cpu(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.cpu() for name, tensor in tensors.items()}
+
+
+def facts_of(adapter: Adapter, data: dict[str, Any], config: TrainConfig, best: dict[str, Any]) -> dict[str, Any]:
+    """What a manifest tells of a fit: seed, figures, data, and the knobs that were not the defaults."""
+    default = TrainConfig()
+    chosen = {
+        knob.name: _plain(value)
+        for knob in dataclasses.fields(config)
+        if (value := getattr(config, knob.name)) != getattr(default, knob.name)
+        and knob.name not in ("output_dir", "metrics", "progress")
+    }
+    return {
+        "seed": config.seed,
+        "data": data,
+        "trained_as": name_of("methods", adapter.method),
+        "metrics": dict(best),
+        "training": chosen,
+        "untrained": False,
+    }
+
+
+def unpack(stored: Stored, backbone: Backbone, name: str | None = None) -> Adapter:
+    """Builds an adapter at rest on a backbone; torch's random numbers are as before.
+
+    Raises:
+        AdapterFileError: another backbone, or tensors that do not fit it.
+        UnknownNameError: a method or task that is not installed here.
+    """
+    notices = check_backbone(stored, backbone)
+    said = stored.manifest
+    task = find("tasks", said["task"]["name"])(**{**said["task"]["knobs"], "labels": tuple(said["labels"])})
+    method_class = find("methods", said["method"]["name"])
+    from_knobs = getattr(method_class, "from_knobs", None)
+    knobs = said["method"]["knobs"]
+    method = from_knobs(knobs) if from_knobs is not None else method_class(**knobs)
+    facts = {key: said.get(key) for key in ("seed", "metrics", "data", "trained_as", "untrained", "probe", "training")}
+    with torch.random.fork_rng(devices=[]):
+        adapter = Adapter.make(backbone, name or said["name"], method, task, **facts)
+    adapter.facts["notices"] = [*stored.notices, *notices]
+    adapter.load(stored.layers, stored.head)
+    return adapter
+
+
+def check_backbone(stored: Stored, backbone: Backbone) -> list[str]:
+    """Refuses an adapter that was trained on other weights; what cannot be compared is said.
+
+    Raises:
+        AdapterFileError: another architecture or other weights.
+    """
+    said = stored.manifest["backbone"]
+    if said["model_type"] not in (None, backbone.model_type):
+        raise AdapterFileError(
+            f"The adapter was trained on a {said['model_type']!r} backbone, this is {backbone.model_type!r}.",
+            fix=f"Load it on {said['path_or_id']!r}.",
+        )
+    if said["fingerprint"] is None:
+        return ["The adapter does not say which weights it was trained on, so the backbone could not be checked."]
+    if said["fingerprint"] == fingerprint(backbone):
+        return []
+    here = str(backbone.dtype).removeprefix("torch.")
+    if here != said["dtype"]:
+        # The backbone was cast after loading: what its files hold decides, where there are files.
+        found = _from_files(backbone)
+        if found == said["fingerprint"]:
+            return [f"The backbone is {here}; the adapter was trained on it in {said['dtype']}."]
+        if found is None:
+            return [f"The backbone is {here}, the adapter was trained in {said['dtype']}: they could not be compared."]
+    raise AdapterFileError(
+        f"The adapter was trained on other weights: fingerprint {said['fingerprint'][:12]}..., "
+        f"this backbone has {fingerprint(backbone)[:12]}....",
+        expected="An adapter only means something on the backbone that it was trained on.",
+        fix=f"Load it on {said['path_or_id']!r}.",
+    )
+
+
+def _from_files(backbone: Backbone) -> str | None:
+    """The fingerprint of the checkpoint files behind a backbone, if it came from a local folder."""
+    if not backbone.source or not Path(backbone.source).is_dir():
+        return None
+    names = [name for name, _ in backbone.named_tensors()]
+    found = checkpoint_fingerprint(backbone.source, names, backbone.model.base_model_prefix)
+    return found[0] if found else None
+
+
+def check_probe(stored_probe: dict[str, Any] | None, logits: torch.Tensor, dtype: torch.dtype) -> float | None:
+    """Compares replayed logits with the stored ones; None when nothing was stored.
+
+    Raises:
+        AdapterFileError: they differ by more than the tolerance for the backbone's type.
+    """
+    if not stored_probe:
+        return None
+    expected = torch.tensor(stored_probe["logits"])
+    if expected.shape != logits.shape:
+        raise AdapterFileError(f"The probe gives logits of shape {tuple(logits.shape)}, not {tuple(expected.shape)}.")
+    differ, accepted = difference(expected, logits), tolerance(dtype, expected)
+    if differ > accepted:
+        raise AdapterFileError(
+            f"The adapter's answers on its probe differ by {differ:.1e} from those it was saved with.",
+            expected=f"At most {accepted:.1e} is accepted for {dtype}.",
+            fix="Check the versions in petune.json and the backbone.",
+        )
+    return differ

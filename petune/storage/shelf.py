@@ -1,0 +1,183 @@
+"""The shelf: puts adapters into folders and takes them out again, whatever wrote them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from transformers import AutoTokenizer, PreTrainedModel
+
+from petune.errors import AdapterError, AdapterFileError, BackboneError, ConfigError
+from petune.lookup import name_of
+from petune.methods.base import Method
+from petune.model.adapter import Adapter
+from petune.model.backbone import Backbone, quiet
+from petune.storage import adapter_file
+from petune.storage.full_model import is_full_model, read_full, write_full
+from petune.storage.packing import pack, unpack
+from petune.tasks.base import Task
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What came off the shelf: the adapter on its backbone, and what lay beside it."""
+
+    adapter: Adapter
+    backbone: Backbone
+    tokenizer: Any = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def check_name(name: str) -> str:
+    """A name that routes, messages and folders can carry.
+
+    Raises:
+        ConfigError: an empty name, or one with a path or control character in it.
+
+    Example:
+        >>> check_name("sst2-v1")
+        'sst2-v1'
+    """
+    bad = [c for c in str(name) if c in "/\\" or not c.isprintable()]
+    if not isinstance(name, str) or not name.strip() or bad or name in (".", ".."):
+        raise ConfigError(f"{name!r} cannot name an adapter.", expected="A name is printable and holds no slash.")
+    return name
+
+
+def put(folder: str | Path, adapter: Adapter, probe: Tensor, tokenizer: Any, history: list[dict[str, Any]]) -> Path:
+    """Writes an adapter's folder.
+
+    Raises:
+        AdapterFileError: the folder cannot be written, or a tensor is not finite.
+    """
+    if adapter.method.residence == "private":
+        return write_full(Path(folder), adapter, probe, tokenizer)
+    return adapter_file.write(folder, pack(adapter, probe), tokenizer=tokenizer, history=history)
+
+
+def take(
+    folder: str | Path, backbone: str | Path | PreTrainedModel | Backbone | None, name: str | None = None
+) -> Taken:
+    """Reads an adapter's folder and builds it on a backbone.
+
+    Args:
+        backbone: None uses the recorded id or path.
+        name: in place of the recorded one.
+
+    Raises:
+        AdapterFileError: a torn or wrong file, or another backbone.
+        BackboneError: the recorded backbone is not to be found.
+    """
+    folder = Path(folder)
+    if is_full_model(folder):
+        home, adapter = read_full(folder)
+        return Taken(adapter if name is None else adapter.renamed(name), home, _tokenizer(folder))
+    home = backbone if backbone is None or isinstance(backbone, Backbone) else Backbone.open(backbone)
+    # A folder by peft says little about its backbone, so the reader is shown the real one where there is one.
+    known = {} if home is None else {"config": home.model.config, "prefix": home.model.base_model_prefix}
+    stored = adapter_file.read(folder, **known)
+    home = home or _recorded(stored.manifest["backbone"])
+    return Taken(unpack(stored, home, name), home, _tokenizer(folder), _history(folder))
+
+
+def rebuilt(adapter: Adapter, backbone: Backbone, name: str) -> Adapter:
+    """A copy of a living adapter on a backbone, checked as one from a file is.
+
+    Raises:
+        AdapterFileError: it was trained on other weights.
+        AdapterError: a full fine-tuning.
+    """
+    if adapter.method.residence == "private":
+        raise AdapterError(
+            f"{adapter.name!r} is a full fine-tuning: a whole model, no resident of a shared backbone.",
+            fix="Save it, and load its folder with transformers.",
+        )
+    return unpack(pack(adapter, None), backbone, name)
+
+
+def _recorded(said: dict[str, Any]) -> Backbone:
+    """The backbone that the adapter was trained on, from its recorded id or path."""
+    recorded = said["path_or_id"]
+    if not recorded:
+        raise BackboneError(
+            "The adapter was trained on a model object, so no path or id of its backbone was recorded.",
+            fix="Pass it: Tuner.load(folder, backbone=...).",
+        )
+    try:
+        return Backbone.open(recorded)
+    except BackboneError as error:
+        raise BackboneError(
+            f"The adapter's backbone {recorded!r} could not be opened: {error.what}",
+            fix="Pass it: Tuner.load(folder, backbone=...).",
+        ) from error
+
+
+def _history(folder: Path) -> list[dict[str, Any]]:
+    """The history that was saved with the adapter; it is for people, so a line that is no JSON is passed over."""
+    path = folder / "history.jsonl"
+    rows = []
+    for line in path.read_text("utf-8").splitlines() if path.is_file() else []:
+        with contextlib.suppress(ValueError):
+            rows.append(json.loads(line))
+    return rows
+
+
+def _tokenizer(folder: Path) -> Any:
+    """The tokenizer that was saved with the adapter, if one was."""
+    if not (folder / "tokenizer_config.json").is_file():
+        return None
+    try:
+        with quiet():
+            return AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise AdapterFileError(
+            f"The tokenizer in {folder} cannot be read: {error}.", fix="Save the adapter again."
+        ) from error
+
+
+def push(
+    save: Callable[[Path], Path], repo_id: str, *, private: bool, dry_run: bool, token: str | None
+) -> dict[str, Any] | str:
+    """Uploads what `save` writes; a dry run lists it instead, and needs no network.
+
+    Returns:
+        The address of the upload; for a dry run `{"repo_id", "files": name -> bytes, "card": text}`.
+
+    Raises:
+        ConfigError: a repository id that is none.
+    """
+    if not repo_id or repo_id.count("/") > 1:
+        raise ConfigError(f"{repo_id!r} is no repository id.", expected="It looks like 'name' or 'owner/name'.")
+    with tempfile.TemporaryDirectory() as place:
+        folder = save(Path(place) / "adapter")
+        files = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()}
+        if dry_run:
+            card = folder / "README.md"
+            return {"repo_id": repo_id, "files": files, "card": card.read_text("utf-8") if card.is_file() else ""}
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=token)
+        made = api.create_repo(repo_id, private=private, exist_ok=True)
+        return str(api.upload_folder(repo_id=made.repo_id, folder_path=folder))
+
+
+def describe(backbone: Backbone, method: Method, task: Task, adapter: Adapter | None) -> str:
+    """A few lines on what there is."""
+    weights = sum(p.numel() for p in backbone.model.parameters())
+    lines = [
+        f"{backbone.source or type(backbone.model).__name__} ({backbone.model_type}, {weights / 1e6:.1f} M weights)",
+        f"task {name_of('tasks', task)}, method {name_of('methods', method)}",
+    ]
+    if adapter is None:
+        return "; ".join([*lines, "nothing fitted yet"])
+    own = sum(t.numel() for named in adapter.tensors().values() for t in named.values())
+    head = sum(t.numel() for t in adapter.head().values())
+    labels = ", ".join(adapter.task.labels[:8]) + (", ..." if len(adapter.task.labels) > 8 else "")
+    lines.append(f"adapter {adapter.name!r}: {own:,} weights in {len(adapter.body.sites)} sites, {head:,} in the head")
+    return "; ".join([*lines, f"labels: {labels or 'none (regression)'}"])

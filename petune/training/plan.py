@@ -1,0 +1,134 @@
+"""The plan: what a fit would do, before any training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from petune.config import TrainConfig
+from petune.errors import DataError
+from petune.methods.base import Method
+from petune.model.adapter import Adapter
+from petune.model.backbone import Backbone
+from petune.model.bank import Bank
+from petune.model.learner import Learner
+from petune.model.probe import probe_inputs
+from petune.tasks.base import Task
+
+MEGABYTE = 2**20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a fit would do.
+
+    Args:
+        sites: the paths in the backbone where the method acts.
+        trainable_parameters: of adapter and head.
+        head_parameters: of the head alone.
+        backbone_parameters: of the frozen backbone.
+        rows, tokens_per_row: of the data, if any was given; else the assumed length.
+        steps: optimizer steps of the whole fit; 0 without data.
+        peak_memory_megabytes: weights, gradients, optimizer and the saved activations of one forward, estimated.
+
+    Example:
+        >>> plan = Plan(("a",), 10, 2, 90, 0, 128, 0, 1.0)
+        >>> plan.trainable_share
+        0.1
+    """
+
+    sites: tuple[str, ...]
+    trainable_parameters: int
+    head_parameters: int
+    backbone_parameters: int
+    rows: int
+    tokens_per_row: int
+    steps: int
+    peak_memory_megabytes: float
+
+    @property
+    def trainable_share(self) -> float:
+        """Trainable weights over all weights."""
+        return self.trainable_parameters / (self.trainable_parameters + self.backbone_parameters)
+
+    def __str__(self) -> str:
+        listed = ", ".join(self.sites[:3]) + (f", ... ({len(self.sites)} in all)" if len(self.sites) > 3 else "")
+        data = f"{self.rows:,} rows, {self.steps:,} steps; " if self.rows else ""
+        return (
+            f"{self.trainable_parameters:,} trainable parameters ({self.trainable_share:.2%}), "
+            f"{self.head_parameters:,} of them in the head; sites: {listed or 'none'}; {data}"
+            f"estimated peak memory {self.peak_memory_megabytes:,.0f} MB at {self.tokens_per_row} tokens a row"
+        )
+
+
+def make_plan(backbone: Backbone, method: Method, task: Task, config: TrainConfig, lengths: Sequence[int] = ()) -> Plan:
+    """Builds a throwaway adapter, counts, and takes it out again; random numbers and flags are as before.
+
+    Args:
+        task: learnt, or not yet: then two classes are assumed.
+        lengths: pieces per row of the data; the longest batch decides the memory.
+    """
+    with torch.random.fork_rng(devices=[]):
+        adapter = Adapter.make(backbone, "petune plan", method, _with_labels(task))
+    bank = Bank(backbone)
+    if method.residence != "private":
+        bank.add(adapter)
+    try:
+        learner = Learner(bank, adapter)
+        longest = sorted(lengths)[-config.batch_size :] if lengths else [task.max_length or 128]
+        tokens = longest[-1]
+        rows_per_step = config.batch_size * config.gradient_accumulation_steps
+        trained = [p for p in learner.parameters() if p.is_floating_point()]
+        head = sum(p.numel() for p in adapter.shell.head().values())
+        frozen = sum(p.numel() for p in backbone.model.parameters())
+        in_copy = frozen if method.residence == "private" else 0
+        weights = sum(p.numel() * p.element_size() for p in backbone.model.parameters())
+        # Weight, gradient and the optimizer's two moments (AdamW) of all that learns.
+        learning = sum(p.numel() * p.element_size() for p in trained) * (4 if config.optimizer == "adamw" else 2)
+        activations = _saved_bytes_per_token(learner, config) * tokens * config.batch_size
+        return Plan(
+            tuple(site.path for site in adapter.body.sites),
+            sum(p.numel() for p in trained),
+            head,
+            frozen - in_copy,
+            len(lengths),
+            int(tokens),
+            -(-len(lengths) // rows_per_step) * config.epochs if lengths else 0,
+            (weights + learning + activations) / MEGABYTE,
+        )
+    finally:
+        if adapter.name in bank.residents:
+            bank.remove(adapter.name)
+
+
+def _with_labels(task: Task) -> Task:
+    """A task with some number of classes, so that a head can be built before labels are known."""
+    try:
+        task.model_config()
+        return task
+    except DataError:
+        return replace(task, labels=("0", "1"))  # type: ignore[type-var]
+
+
+def _saved_bytes_per_token(learner: Learner, config: TrainConfig) -> float:
+    """What autograd keeps from one forward of the probe, per token: counted, each storage once."""
+    seen: dict[int, int] = {}
+    frozen = {p.untyped_storage().data_ptr() for p in learner.__dict__["adapter"].shell.model.parameters()}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in frozen:
+            seen[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    inputs = probe_inputs(learner.__dict__["adapter"].shell.backbone)
+    with (
+        torch.random.fork_rng(devices=[]),
+        learner.fitting(backbone_dropout=config.backbone_dropout, gradient_checkpointing=config.gradient_checkpointing),
+        torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
+    ):
+        learner(**inputs)
+    return sum(seen.values()) / inputs["input_ids"].numel()

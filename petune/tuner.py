@@ -1,0 +1,313 @@
+"""`Tuner`: fine-tunes a frozen backbone. It wires the rooms together and computes nothing itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from transformers import PreTrainedModel
+
+from petune.config import TrainConfig
+from petune.errors import AdapterError
+from petune.fitting import Fitted, fit, reside
+from petune.inputs import as_method, as_task, open_tokenizer, prepare
+from petune.methods.base import Method
+from petune.model.adapter import Adapter
+from petune.model.backbone import Backbone
+from petune.model.bank import Bank
+from petune.model.learner import Learner
+from petune.model.merging import MergeReceipt, merge, merged_copy
+from petune.model.modes import evaluating
+from petune.model.probe import replay
+from petune.storage import shelf
+from petune.storage.packing import check_probe
+from petune.tasks.base import Task
+from petune.training.evaluation import evaluate, logits_of
+from petune.training.plan import Plan, make_plan
+from petune.training.report import EvalReport, TrainReport
+
+T = TypeVar("T")
+BATCH = 32
+"""Rows per forward where nothing is learnt."""
+
+
+class Tuner:
+    """Fine-tunes a frozen backbone with a small adapter, and keeps what it learnt.
+
+    Args:
+        backbone: a folder, a hub id, or a transformers model that is loaded already.
+        task: a name or an instance with its knobs, such as `SequenceClassification(text="review", label="stars")`.
+        method: a name, an instance such as `LoRA(rank=16, top=4)`, or any `peft.PeftConfig`.
+        name: of the adapter.
+        tokenizer: in place of the one that lies beside the backbone.
+
+    Raises:
+        BackboneError: no such model, or one on which the method cannot act.
+        UnknownNameError: no such task or method.
+
+    Example:
+        >>> from petune import Tuner                                                     # doctest: +SKIP
+        >>> tuner = Tuner("path/or/hub-name", method="lora").fit("train.csv", eval_data=0.1)  # doctest: +SKIP
+        >>> tuner.predict(["a great film"])                                              # doctest: +SKIP
+        ['pos']
+    """
+
+    def __init__(
+        self,
+        backbone: str | Path | PreTrainedModel,
+        *,
+        task: str | Task = "sequence-classification",
+        method: str | Method | Any = "lora",
+        name: str = "default",
+        tokenizer: Any = None,
+    ) -> None:
+        self.task = as_task(task)
+        self.method = as_method(method)
+        self.name = shelf.check_name(name)
+        self._settle_on(Backbone.open(backbone))
+        self.tokenizer = open_tokenizer(tokenizer, self.backbone, self.task)
+        # Wrong module names and impossible pairs are answered here, before anybody reads data.
+        if self.method.residence == "shared":
+            self.backbone.sites(self.backbone.model, self.method)
+
+    def _settle_on(self, backbone: Backbone) -> None:
+        self.backbone = backbone
+        self._bank = Bank(backbone)
+        self._adapter: Adapter | None = None
+        self._report: TrainReport | None = None
+        self._receipt: MergeReceipt | None = None
+        self._history: list[dict[str, Any]] = []
+
+    # -- learning ---------------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        train: Any,
+        eval_data: Any = None,
+        config: TrainConfig | None = None,
+        *,
+        resume: str | Path | None = None,
+        continue_from: str | Path | Tuner | None = None,
+        callbacks: Sequence[Any] = (),
+    ) -> Tuner:
+        """Trains a fresh adapter and keeps it; calls chain.
+
+        Args:
+            train: a path (csv, tsv, jsonl, parquet, CoNLL), `datasets.Dataset`, DataFrame, list of dicts or
+                (texts, labels).
+            eval_data: the same, or a fraction of the training rows to hold out (stratified, seeded).
+            config: how to fit.
+            resume: `"auto"` or a checkpoint folder: go on where a run stopped.
+            continue_from: a saved adapter, or a Tuner, whose weights the new adapter starts from.
+            callbacks: `petune.training.callbacks.Callback` objects that watch the run.
+
+        Raises:
+            DataError: rows that cannot be used, with the place of the first one.
+            TrainingError: the loss became NaN or infinite; the last good adapter is kept.
+            CheckpointError: `resume` means no checkpoint of this run.
+            MergeError: while merged.
+        """
+        self._bank.refuse_while_merged("fit")
+        fit(
+            self._bank, self.name, self.task, self.method, self.tokenizer, train, eval_data, config or TrainConfig(),
+            start=self._start_from(continue_from), resume=resume, callbacks=list(callbacks), keep=self._keep,
+        )  # fmt: skip
+        return self
+
+    def _start_from(self, other: str | Path | Tuner | None) -> Adapter | None:
+        if other is None or isinstance(other, Tuner):
+            return other.adapter if other is not None else None
+        return shelf.take(other, self.backbone, self.name).adapter
+
+    def _keep(self, fitted: Fitted) -> None:
+        self._adapter, self._report = fitted
+        self._history = list(fitted.report.history) if fitted.report else []
+
+    # -- using ------------------------------------------------------------------------------------------------------
+
+    @property
+    def adapter(self) -> Adapter:
+        """What was learnt or loaded.
+
+        Raises:
+            AdapterError: nothing was fitted yet.
+        """
+        return _made(self._adapter, "adapter", "fit(train) or Tuner.load(folder)")
+
+    @property
+    def report(self) -> TrainReport:
+        """What happened in the last fit.
+
+        Raises:
+            AdapterError: nothing was fitted yet.
+        """
+        return _made(self._report, "report", "fit(train)")
+
+    @property
+    def classes_(self) -> tuple[str, ...]:
+        """The labels in class order; empty for regression."""
+        return self.adapter.task.labels
+
+    def evaluate(self, data: Any, metrics: Sequence[Any] = (), batch_size: int = BATCH) -> EvalReport:
+        """The figures of labelled rows: a mapping of floats that prints the per-class table.
+
+        Args:
+            data: as for `fit`.
+            metrics: further metrics: names, `evaluate` objects or functions `(y_true, y_pred)`.
+
+        Raises:
+            DataError: rows that cannot be used, or a label that training never saw, with its place.
+        """
+        task = self.adapter.task
+        examples = prepare(task, data, None, self.tokenizer, self.backbone.positions, 0, learn=False).train
+        with evaluating(*self.adapter.modules()):
+            wanted = (*task.default_metrics(), *metrics)
+            return evaluate(Learner(self._bank, self.adapter), task, self.tokenizer, examples, wanted, batch_size)
+
+    def predict(self, texts: Sequence[Any], batch_size: int = BATCH) -> list[Any]:
+        """One answer per row: str, list[str] (multi-label, tags), or float (regression).
+
+        Raises:
+            DataError: items that are no text, with their row.
+        """
+        task, examples, logits = self._logits(texts, batch_size)
+        return task.answers(logits, examples)
+
+    def predict_proba(self, texts: Sequence[Any], batch_size: int = BATCH) -> Any:
+        """(rows, C) probabilities in the order of `classes_`; for tags a list of (words, C).
+
+        Raises:
+            DataError: items that are no text, with their row.
+        """
+        task, examples, logits = self._logits(texts, batch_size)
+        return task.probabilities(logits, examples)
+
+    def _logits(self, texts: Sequence[Any], batch_size: int) -> tuple[Task, list[Any], list[Any]]:
+        task = self.adapter.task
+        examples = prepare(task, texts, None, self.tokenizer, self.backbone.positions, 0, labelled=False).train
+        with evaluating(*self.adapter.modules()):
+            return (
+                task,
+                examples,
+                logits_of(Learner(self._bank, self.adapter), task, self.tokenizer, examples, batch_size),
+            )
+
+    # -- resting ----------------------------------------------------------------------------------------------------
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes the adapter folder (for `full`: a plain transformers folder) and returns its path.
+
+        Raises:
+            MergeError: while merged.
+        """
+        adapter = self.adapter
+        self._bank.refuse_while_merged("save the adapter")
+        return shelf.put(folder, adapter, self._probe(adapter), self.tokenizer, self._history)
+
+    def _probe(self, adapter: Adapter) -> Any:
+        return replay(adapter, self._bank.frame(adapter.name) if adapter.name in self._bank.residents else None)
+
+    @classmethod
+    def load(
+        cls, folder: str | Path, backbone: str | Path | PreTrainedModel | None = None, check: bool = False
+    ) -> Tuner:
+        """A tuner with a saved adapter: petune's folder, or one written by peft.
+
+        Args:
+            folder: what `save` wrote.
+            backbone: None uses the recorded id or path.
+            check: also replay the stored probe and refuse an adapter that answers otherwise.
+
+        Raises:
+            AdapterFileError: a torn or wrong file, another backbone, tensors that do not fit.
+            BackboneError: the recorded backbone is not to be found; pass it.
+        """
+        found = shelf.take(folder, backbone)
+        tuner = cls.__new__(cls)
+        tuner._settle_on(found.backbone)
+        tuner.task, tuner.method, tuner.name = found.adapter.task, found.adapter.method, found.adapter.name
+        tuner.tokenizer = found.tokenizer or open_tokenizer(None, found.backbone, tuner.task)
+        reside(tuner._bank, found.adapter)
+        tuner._adapter = found.adapter
+        tuner._history = found.history
+        if check:
+            check_probe(found.adapter.facts.get("probe"), tuner._probe(found.adapter), found.backbone.dtype)
+        return tuner
+
+    @property
+    def notices(self) -> list[str]:
+        """What loading had to say: an untrained adapter, a backbone in another precision, stale exports."""
+        return list(self.adapter.facts.get("notices", []))
+
+    def push_to_hub(
+        self, repo_id: str, *, private: bool = True, dry_run: bool = False, token: str | None = None
+    ) -> Any:
+        """Uploads the adapter folder; a dry run returns the files and the card, without a network.
+
+        Raises:
+            ConfigError: a repository id that is none.
+        """
+        return shelf.push(self.save, repo_id, private=private, dry_run=dry_run, token=token)
+
+    # -- looking and merging ----------------------------------------------------------------------------------------
+
+    def plan(self, data: Any = None, config: TrainConfig | None = None) -> Plan:
+        """What a fit would do, before any training: sites, trainable parameters and share, estimated peak memory."""
+        lengths: list[int] = []
+        task = self.task
+        if data is not None:
+            made = prepare(self.task, data, None, self.tokenizer, self.backbone.positions, 0)
+            task, lengths = made.task, [len(example["input_ids"]) for example in made.train]
+        return make_plan(self.backbone, self.method, task, config or TrainConfig(), lengths)
+
+    def describe(self) -> str:
+        """A few lines: backbone, method, task, and what was learnt."""
+        return shelf.describe(self.backbone, self.method, self.task, self._adapter)
+
+    def merge(self) -> PreTrainedModel:
+        """Writes the adapter into the backbone, in place, and returns the task's model: labels set, saveable.
+
+        Raises:
+            MergeError: the method has no weight change, or the logits on the probe would differ too much.
+        """
+        adapter = self.adapter
+        self._receipt = merge(self._bank, adapter)
+        return adapter.shell.model
+
+    def unmerge(self) -> Tuner:
+        """Puts the backbone's original bits back.
+
+        Raises:
+            MergeError: nothing is merged.
+        """
+        self._bank.unmerge()
+        return self
+
+    def merged_copy(self) -> PreTrainedModel:
+        """An independent merged model; this backbone stays as it is.
+
+        Raises:
+            MergeError: as `merge`.
+        """
+        model, self._receipt = merged_copy(self._bank, self.adapter)
+        return model
+
+    @property
+    def merge_receipt(self) -> MergeReceipt:
+        """What the last merge did; it holds the largest logit difference on the probe.
+
+        Raises:
+            AdapterError: nothing was merged yet.
+        """
+        return _made(self._receipt, "merge receipt", "merge()")
+
+    def __repr__(self) -> str:
+        return f"<Tuner {self.describe()}>"
+
+
+def _made(thing: T | None, noun: str, by: str) -> T:
+    """What a call made, or an error that names the call."""
+    if thing is None:
+        raise AdapterError(f"This tuner has no {noun} yet.", expected=f"{by} makes one.")
+    return thing
