@@ -88,6 +88,10 @@ class Task(ABC):
             DataError: no rows, no such column, a single class, labels of no known kind.
         """
 
+    def chosen(self, given: Task) -> list[str]:
+        """What `learn` filled in beyond the `given` task (columns, kind of problem, labels), as sentences to print."""
+        return []
+
     @abstractmethod
     def model_config(self) -> dict[str, Any]:
         """What the shell's configuration needs: `num_labels`, `id2label`, `label2id`, `problem_type`."""
@@ -123,7 +127,7 @@ class Task(ABC):
         """(C,) how often each class occurs, for `class_weight="balanced"`.
 
         Raises:
-            DataError: for a task without classes (regression).
+            ConfigError: for a task without classes (regression).
         """
 
     @abstractmethod

@@ -1,0 +1,147 @@
+"""Finding the columns of a table: as named by the user, or by the names that people give them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from petune.errors import DataError
+from petune.lookup import near
+from petune.tasks.base import Table
+
+Names = tuple[tuple[str, ...], tuple[str, ...]]
+"""Usual names in two tiers: one match in the first settles it, the second counts only where the first is silent."""
+
+TEXT: Names = (
+    ("text",),
+    (
+        "sentence", "review", "content", "document", "body", "comment", "message", "tweet", "question", "utterance",
+        "snippet", "statement", "abstract", "headline", "title", "query", "input",
+        # Second texts: their presence makes a first text ambiguous, so that none is dropped in silence.
+        "sentence1", "sentence2", "text1", "text2", "question1", "question2", "premise", "hypothesis", "passage",
+        "context", "paragraph",
+    ),
+)  # fmt: skip
+LABEL: Names = (
+    ("label", "labels"),
+    ("class", "target", "category", "sentiment", "score", "rating", "stars", "topic", "intent", "emotion", "y"),
+)
+TOKENS: Names = (("tokens", "words"), ("text", "sentence"))
+TAGS: Names = (("tags", "ner_tags"), ("labels", "label", "ner"))
+
+
+def some_rows(table: Table) -> None:
+    """Refuses a table without rows.
+
+    Raises:
+        DataError: for no rows.
+    """
+    if not len(table):
+        raise DataError(f"{table.source} holds no rows.", expected="At least one row was expected.")
+
+
+def named_column(table: Table, name: str, knob: str) -> str:
+    """`name`, if the table has it.
+
+    Raises:
+        DataError: with the columns that there are, and the near one.
+    """
+    if name in table.columns:
+        return name
+    raise DataError(
+        f"{table.source} has no column {name!r}.",
+        expected=f"Its columns are {_listed(table.columns)}.",
+        fix=f"{near(name, table.columns)} Pass {knob}=... with one of them.",
+    )
+
+
+def find_column(table: Table, given: str | None, knob: str, names: Names) -> str:
+    """The column that the user gave for a knob, or the one with a usual name (upper and lower case are the same).
+
+    Raises:
+        DataError: no such column, none with a usual name, or several.
+
+    Example:
+        >>> find_column(Table([], ("id", "Review", "stars")), None, "text", TEXT)
+        'Review'
+    """
+    if given is not None:
+        return named_column(table, given, knob)
+    matches = usual(table, names)
+    if len(matches) == 1:
+        return matches[0]
+    if not matches:
+        raise DataError(
+            f"{table.source} has no column with a usual name for {knob}.",
+            expected=f"Usual are {', '.join(names[0] + names[1][:4])}, ...; its columns are {_listed(table.columns)}.",
+            fix=f"Pass {knob}=... with one of them.",
+        )
+    raise DataError(
+        f"{table.source} has {len(matches)} columns that could be the {knob}: {_listed(matches)}.",
+        expected=f"One was expected among its columns {_listed(table.columns)}.",
+        fix=f"Pass {knob}={matches[0]!r}" + (" (and text_pair=... for a second text)." if knob == "text" else "."),
+    )
+
+
+def usual(table: Table, names: Names) -> list[str]:
+    """The columns with a usual name, of the first tier that has any."""
+    for tier in names:
+        if matches := [column for column in table.columns if column.strip().lower() in tier]:
+            return matches
+    return []
+
+
+def find_text_and_label(table: Table, text: str | None, label: str | None) -> tuple[str, str]:
+    """The text and the label column; of exactly two columns, one found leaves the other.
+
+    Raises:
+        DataError: no such column, none with a usual name, or several.
+    """
+    if len(table.columns) == 2 and (text is None or label is None):
+        text, label = _of_two(table, text, label)
+    return find_column(table, text, "text", TEXT), find_column(table, label, "label", LABEL)
+
+
+def cells(table: Table, column: str) -> Iterator[tuple[str, Any]]:
+    """(place, value) of every row; a row without the key gives None.
+
+    Example:
+        >>> list(cells(Table([{"a": 1}, {}], ("a",)), "a"))
+        [('row 0', 1), ('row 1', None)]
+    """
+    for index, row in enumerate(table.rows):
+        yield table.place(index), row.get(column)
+
+
+def _of_two(table: Table, text: str | None, label: str | None) -> tuple[str | None, str | None]:
+    """Fills in what is certain: given or usual names first, then the one column that is obviously running text."""
+    if text is None and label is None:
+        texts, labels = usual(table, TEXT), usual(table, LABEL)
+        text = texts[0] if len(texts) == 1 else None
+        label = labels[0] if len(labels) == 1 else None
+    if text is None and label is None:
+        wordy = [column for column in table.columns if _is_running_text(table, column)]
+        text = wordy[0] if len(wordy) == 1 else None
+    other = {table.columns[0]: table.columns[1], table.columns[1]: table.columns[0]}
+    if text is None and label in other and _is_strings(table, other[label]):
+        text = other[label]
+    if label is None and text in other and not _is_running_text(table, other[text]):
+        label = other[text]
+    return text, label
+
+
+def _is_strings(table: Table, column: str) -> bool:
+    return all(isinstance(value, str) for _, value in cells(table, column))
+
+
+def _is_running_text(table: Table, column: str) -> bool:
+    """Strings of several words, hardly any of them twice: labels repeat, texts do not."""
+    values = [value for _, value in cells(table, column)]
+    if not values or not all(isinstance(value, str) for value in values):
+        return False
+    several = sum(len(value.split()) > 1 for value in values)
+    return several > len(values) / 2 and len(set(values)) > len(values) / 2
+
+
+def _listed(columns: list[str] | tuple[str, ...]) -> str:
+    return ", ".join(map(repr, columns)) or "none"

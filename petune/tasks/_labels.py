@@ -1,0 +1,171 @@
+"""Label cells to strings, sets and numbers; which kind of problem they are; the order of the classes."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+from petune.errors import DataError
+from petune.lookup import near
+
+ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
+PROBLEMS: tuple[ProblemType, ...] = ("single_label_classification", "multi_label_classification", "regression")
+
+Cells = Iterable[tuple[str, Any]]
+"""(place, value) of rows; the place is words for messages."""
+
+# `float()` would also take "nan", "inf" and "1_000", which are words here.
+NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
+WHOLE = re.compile(r"[+-]?\d+")
+
+
+def is_missing(value: object) -> bool:
+    """None, NaN, and pandas' `NA` and `NaT` (known by name, so that pandas need not be imported).
+
+    Example:
+        >>> is_missing(float("nan")), is_missing("")
+        (True, False)
+    """
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(value, (float, np.floating)) and math.isnan(value)
+
+
+def is_list(value: object) -> bool:
+    """Whether a cell holds several labels."""
+    return isinstance(value, (list, tuple, set, frozenset, np.ndarray))
+
+
+def label_name(value: object, place: str) -> str:
+    """One label as the string it is from here on.
+
+    Raises:
+        DataError: missing, empty, or of a kind that is no label.
+
+    Example:
+        >>> label_name(3, "row 0"), label_name(3.0, "row 1"), label_name(True, "row 2"), label_name(" pos ", "row 3")
+        ('3', '3', 'True', 'pos')
+    """
+    if is_missing(value):
+        raise _missing(place)
+    if isinstance(value, str):
+        if not (name := value.strip()):
+            raise _missing(place)
+        return str(name)
+    if isinstance(value, (bool, np.bool_)):
+        return str(bool(value))
+    if isinstance(value, numbers.Real):
+        plain = float(value)
+        return str(int(value)) if plain.is_integer() else repr(plain)  # type: ignore[call-overload]
+    raise DataError(
+        f"{place}: the label {value!r} is a {type(value).__name__}.",
+        expected="A label is a string, an int, a bool, a float, or a list of labels.",
+    )
+
+
+def label_set(value: object, place: str, separator: str | None) -> list[str]:
+    """The labels of a multi-label cell, each once; an empty list is an answer like any other.
+
+    Raises:
+        DataError: missing, or no list (and no separator to make one).
+
+    Example:
+        >>> label_set("b|a|b", "row 0", "|"), label_set([], "row 1", None)
+        (['b', 'a'], [])
+    """
+    if is_missing(value):
+        raise _missing(place)
+    if isinstance(value, str) and separator is not None:
+        value = [part for part in value.split(separator) if part.strip()]
+    if not is_list(value):
+        raise DataError(
+            f"{place}: the label {value!r} is a single {type(value).__name__} where rows have lists of labels.",
+            expected="Each row of a multi-label problem has a list of labels.",
+            fix="Give lists, or pass label_separator='|' (or what separates the labels in a string).",
+        )
+    items: list[Any] = list(value)  # type: ignore[call-overload]
+    if len(items) > len(set(map(str, items))) and all(str(item) in ("0", "1", "0.0", "1.0") for item in items):
+        raise DataError(
+            f"{place}: the labels {items!r} look like a vector of zeros and ones.",
+            expected="Each row of a multi-label problem has a list of the labels that it bears.",
+            fix="Give their names, such as ['toxic', 'insult'].",
+        )
+    return list(dict.fromkeys(label_name(item, place) for item in items))
+
+
+def number(value: object, place: str) -> float:
+    """A regression target.
+
+    Raises:
+        DataError: missing, or no finite number.
+
+    Example:
+        >>> number("3.8", "row 0")
+        3.8
+    """
+    if is_missing(value) or (isinstance(value, str) and not value.strip()):
+        raise _missing(place)
+    is_number = isinstance(value, numbers.Real) or (isinstance(value, str) and NUMBER.fullmatch(value))
+    if not is_number or not math.isfinite(float(value)):  # type: ignore[arg-type]
+        raise DataError(f"{place}: the label {value!r} is no finite number.", expected="Regression needs numbers.")
+    return float(value)  # type: ignore[arg-type]
+
+
+def detect(cells: Cells) -> ProblemType:
+    """The kind of problem: lists are multi-label; numbers that are not all whole are regression; else single label.
+
+    Example:
+        >>> detect([("row 0", "4.0"), ("row 1", "3.8")])
+        'regression'
+        >>> detect([("row 0", 4.0), ("row 1", 3.0)])
+        'single_label_classification'
+    """
+    values = [value for _, value in cells if not is_missing(value)]
+    if any(map(is_list, values)):
+        return "multi_label_classification"
+    fractions = [isinstance(v, (float, np.floating)) and not float(v).is_integer() for v in values]
+    if any(fractions):
+        return "regression"
+    written = [v for v in values if isinstance(v, str)]
+    if written and len(written) == len(values) and all(NUMBER.fullmatch(v) for v in written):
+        return "regression" if any(not float(v).is_integer() for v in written) else "single_label_classification"
+    return "single_label_classification"
+
+
+def ordered(names: Iterable[str]) -> tuple[str, ...]:
+    """The classes in their fixed order: sorted, by value when all are whole numbers.
+
+    Example:
+        >>> ordered(["10", "9", "1"]), ordered(["pos", "neg", "pos"])
+        (('1', '9', '10'), ('neg', 'pos'))
+    """
+    distinct = set(names)
+    if all(WHOLE.fullmatch(name) for name in distinct):
+        return tuple(sorted(distinct, key=lambda name: (int(name), name)))
+    return tuple(sorted(distinct))
+
+
+def class_index(name: str, index: Mapping[str, int], place: str, noun: str = "label") -> int:
+    """The class of a label name.
+
+    Raises:
+        DataError: a label that training never saw, with the near one.
+    """
+    if name in index:
+        return index[name]
+    raise DataError(
+        f"{place}: the {noun} {name!r} was never seen in training.",
+        expected=f"{len(index)} {noun}s are known.",
+        fix=near(name, index),
+    )
+
+
+def _missing(place: str) -> DataError:
+    return DataError(
+        f"{place}: the label is missing.", expected="Each row needs one.", fix="Fill it in or drop the row."
+    )

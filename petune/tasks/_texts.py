@@ -1,0 +1,138 @@
+"""Text cells, the limit in pieces, and tokenizing with a count of what was cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from petune.errors import BackboneError, ConfigError, DataError
+from petune.tasks._columns import cells
+from petune.tasks._labels import is_missing
+from petune.tasks.base import Example, Table
+
+USUAL_LIMIT = 512
+"""Pieces per row when `max_length` is not given and the backbone would take more."""
+CHUNK = 1000
+"""Rows per tokenizer call: fast enough, and the pieces of a large table are never held twice."""
+
+
+def need_pad_token(tokenizer: Any) -> None:
+    """Refuses a tokenizer that cannot pad.
+
+    Raises:
+        BackboneError: with the way to give it a pad token.
+    """
+    if getattr(tokenizer, "pad_token_id", None) is None:
+        raise BackboneError(
+            f"The tokenizer {type(tokenizer).__name__} has no pad token.",
+            expected="Rows of different lengths are padded into one batch.",
+            fix="Set tokenizer.pad_token = tokenizer.eos_token and pass it as Tuner(..., tokenizer=tokenizer).",
+        )
+
+
+def piece_limit(max_length: int | None, longest: int) -> int:
+    """Pieces per row, specials included.
+
+    Raises:
+        ConfigError: `max_length` is above what the backbone takes.
+
+    Example:
+        >>> piece_limit(None, 10_000), piece_limit(128, 512)
+        (512, 128)
+    """
+    if max_length is None:
+        return min(longest, USUAL_LIMIT)
+    if max_length > longest:
+        raise ConfigError(
+            f"max_length={max_length} is above the backbone's {longest} positions.",
+            expected=f"It must be {longest} or less.",
+            fix=f"Pass max_length={longest}, or cut the texts into parts.",
+        )
+    return max_length
+
+
+def texts_of(table: Table, column: str) -> list[str]:
+    """The texts of a column, each checked.
+
+    Raises:
+        DataError: missing, no string, or empty, with the row's place.
+    """
+    return [_checked(place, value, column) for place, value in cells(table, column)]
+
+
+def _checked(place: str, value: object, column: str) -> str:
+    if is_missing(value):
+        raise DataError(f"{place}: the text in column {column!r} is missing.", fix="Fill it in or drop the row.")
+    if not isinstance(value, str):
+        raise DataError(
+            f"{place}: the text in column {column!r} is {value!r}, a {type(value).__name__}.",
+            expected="A string was expected.",
+            fix="Convert it with str(...), or name the column that holds the text.",
+        )
+    if not value.strip():
+        raise DataError(f"{place}: the text in column {column!r} is empty.", fix="Fill it in or drop the row.")
+    return str(value)
+
+
+def rows_of(texts: Any, columns: tuple[str, ...]) -> list[Mapping[str, Any]]:
+    """The rows of `predict(texts)`: one value a row, a tuple of as many as there are columns, or a dict.
+
+    Raises:
+        DataError: a single string, or a row of another size.
+
+    Example:
+        >>> rows_of(["a", {"text": "b"}], ("text",))
+        [{'text': 'a'}, {'text': 'b'}]
+    """
+    if isinstance(texts, (str, bytes, Mapping)):
+        raise DataError(
+            f"A single {type(texts).__name__} was given.", expected="A list of rows was expected.", fix="Pass [text]."
+        )
+    return [item if isinstance(item, Mapping) else _row(item, index, columns) for index, item in enumerate(texts)]
+
+
+def _row(item: Any, index: int, columns: tuple[str, ...]) -> Mapping[str, Any]:
+    if len(columns) == 1:
+        return {columns[0]: item}
+    if isinstance(item, (tuple, list)) and len(item) == len(columns):
+        return dict(zip(columns, item, strict=True))
+    raise DataError(
+        f"row {index}: {item!r} is no pair of texts.",
+        expected=f"This adapter reads two texts a row: {' and '.join(map(repr, columns))}.",
+        fix="Pass (text, second text) for each row.",
+    )
+
+
+class Pieces(NamedTuple):
+    """Tokenized rows, and how many were cut."""
+
+    rows: list[Example]
+    cut: int
+    longest: int
+
+
+def tokenize(texts: Sequence[str], pairs: Sequence[str] | None, tokenizer: Any, limit: int) -> Pieces:
+    """Rows to pieces with everything that the tokenizer gives, `token_type_ids` included; long rows are cut.
+
+    Each row is tokenized whole first, so that the number cut and the longest are facts; only long rows are redone.
+    """
+    rows: list[Example] = []
+    cut = longest = 0
+    for first, row in enumerate(_whole(texts, pairs, tokenizer)):
+        length = len(row["input_ids"])
+        longest = max(longest, length)
+        if length > limit:
+            cut += 1
+            both = (texts[first],) if pairs is None else (texts[first], pairs[first])
+            row = dict(tokenizer(*both, truncation=True, max_length=limit, padding=False))
+        rows.append(row)
+    return Pieces(rows, cut, longest)
+
+
+def _whole(texts: Sequence[str], pairs: Sequence[str] | None, tokenizer: Any) -> Iterator[Example]:
+    """Each row uncut; `verbose=False` as a long row is nothing to warn about here."""
+    for start in range(0, len(texts), CHUNK):
+        both = [list(column[start : start + CHUNK]) for column in (texts, pairs) if column is not None]
+        batch = tokenizer(*both, truncation=False, padding=False, verbose=False)
+        for index in range(len(both[0])):
+            yield {key: values[index] for key, values in batch.items()}
