@@ -1,0 +1,1 @@
+"""HOW it learns: the loop, the optimizer, evaluation, callbacks and the reports."""

@@ -1,0 +1,110 @@
+"""From the plan of an epoch to tensors on the device: a plain generator, so no random number is drawn on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from petune.config import TrainConfig
+from petune.data.batching import plan_epoch
+from petune.tasks.base import Example, Task
+
+
+class MicroBatch(NamedTuple):
+    """What one process gives to one forward."""
+
+    inputs: dict[str, Tensor]
+    labels: Tensor
+    last: bool
+    """Whether the optimizer step follows, so gradients are exchanged and the penalty is added."""
+
+
+class PlannedStep(NamedTuple):
+    """One optimizer step, with the numbers that every process knows without asking the others."""
+
+    micro: list[list[list[int]]]
+    """`micro[m][rank]`: row indices."""
+    epoch: int
+    """From 0."""
+    ends_epoch: bool
+    items: int
+    """Supervised items of the whole step, over all forwards and processes."""
+    tokens: int
+    """Real pieces of the whole step, over all forwards and processes."""
+
+
+def length_of(example: Example) -> int:
+    """Pieces of an example."""
+    return len(example["input_ids"])
+
+
+@dataclass
+class Course:
+    """Which rows are seen when, over the whole run.
+
+    Args:
+        task: counts the supervised items.
+        examples: all training rows; every process holds all of them.
+        config: batch size, accumulation, seed, epochs.
+        world: processes.
+    """
+
+    task: Task
+    examples: Sequence[Example]
+    config: TrainConfig
+    world: int = 1
+    per_epoch: int = field(init=False)
+    """Optimizer steps of one epoch."""
+    total: int = field(init=False)
+    """Optimizer steps of the whole run."""
+
+    def __post_init__(self) -> None:
+        self._lengths = [length_of(example) for example in self.examples]
+        self._counts = [self.task.count(example) for example in self.examples]
+        self.per_epoch = len(self._plan(0))
+        self.total = self.per_epoch * self.config.epochs
+
+    def _plan(self, epoch: int) -> list[list[list[list[int]]]]:
+        config = self.config
+        steps = plan_epoch(
+            self._lengths,
+            batch_size=config.batch_size,
+            accumulation=config.gradient_accumulation_steps,
+            seed=config.seed,
+            epoch=epoch,
+            group_by_length=config.group_by_length,
+            world=self.world,
+        )
+        return [step.micro for step in steps]
+
+    def after(self, done: int) -> Iterator[PlannedStep]:
+        """The steps that are left once `done` of the run are done."""
+        for epoch in range(done // self.per_epoch, self.config.epochs):
+            plan = self._plan(epoch)
+            for index in range(max(0, done - epoch * self.per_epoch), self.per_epoch):
+                rows = [row for ranks in plan[index] for part in ranks for row in part]
+                items, tokens = (sum(many[row] for row in rows) for many in (self._counts, self._lengths))
+                yield PlannedStep(plan[index], epoch, index + 1 == self.per_epoch, items, tokens)
+
+
+def micro_batches(
+    step: PlannedStep, task: Task, tokenizer: Any, examples: Sequence[Example], rank: int, device: torch.device
+) -> Iterator[MicroBatch]:
+    """This process's share of a step, collated and on its way to the device."""
+    for index, ranks in enumerate(step.micro):
+        batch = task.collate([examples[row] for row in ranks[rank]], tokenizer)
+        assert batch.labels is not None  # the loop was given labelled rows
+        moved = on_device({**batch.inputs, " labels": batch.labels}, device)
+        labels = moved.pop(" labels")
+        yield MicroBatch(moved, labels, last=index + 1 == len(step.micro))
+
+
+def on_device(tensors: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """Copies to the device; on CUDA from pinned memory, so that the copy overlaps with computing."""
+    if device.type != "cuda":
+        return {name: tensor.to(device) for name, tensor in tensors.items()}
+    return {name: tensor.pin_memory().to(device, non_blocking=True) for name, tensor in tensors.items()}

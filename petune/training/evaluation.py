@@ -1,0 +1,89 @@
+"""Logits and figures of rows, in their order, whatever mode the learner was in before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from petune.data.batching import ordered_batches
+from petune.tasks.base import Example, Task
+from petune.training.batches import length_of, on_device
+from petune.training.report import EvalReport
+
+
+def evaluate(
+    learner: nn.Module,
+    task: Task,
+    tokenizer: Any,
+    examples: Sequence[Example],
+    metrics: Sequence[Any],
+    batch_size: int,
+    device: torch.device | None = None,
+) -> EvalReport:
+    """The figures of labelled rows: `loss` and each metric.
+
+    `loss` is the mean over supervised items, without label smoothing and class weights, so that it compares between
+    runs. Among several processes each evaluates every row: nothing to gather, nothing counted twice.
+
+    Args:
+        metrics: names, `evaluate` objects or functions, as in `TrainConfig.metrics`.
+        device: None: where the learner's parameters are.
+    """
+    from petune.metrics.base import compute, per_class  # imports evaluate, which takes seconds; predict needs it not
+
+    logits, loss = _forward_all(learner, task, tokenizer, examples, batch_size, device or device_of(learner))
+    answers, references = task.answers(logits, examples), task.references(examples)
+    figures = compute(metrics, answers, references, task.labels)
+    items = sum(task.count(example) for example in examples)
+    return EvalReport(
+        {**figures, "loss": loss / max(items, 1)}, per_class(answers, references, task.labels), rows=len(examples)
+    )
+
+
+def logits_of(
+    learner: nn.Module,
+    task: Task,
+    tokenizer: Any,
+    examples: Sequence[Example],
+    batch_size: int,
+    device: torch.device | None = None,
+) -> list[np.ndarray]:
+    """One float32 array per example, (C,) or (words, C), in the order of `examples`.
+
+    Rows of similar length share a batch. Dropout is off; the mode from before is restored, also after an error.
+    """
+    return _forward_all(learner, task, tokenizer, examples, batch_size, device or device_of(learner))[0]
+
+
+def device_of(learner: nn.Module) -> torch.device:
+    """Where the learner's parameters are; the CPU for one without any."""
+    first = next(learner.parameters(), None)
+    return first.device if first is not None else torch.device("cpu")
+
+
+def _forward_all(
+    learner: Any, task: Task, tokenizer: Any, examples: Sequence[Example], batch_size: int, device: torch.device
+) -> tuple[list[np.ndarray], float]:
+    """The logits of every row, and the sum of the losses of those that carry labels."""
+    logits: list[Any] = [None] * len(examples)
+    losses: list[Tensor] = []
+    was_training = learner.training
+    learner.mode(False)
+    try:
+        # no_grad, not inference_mode: a buffer that the backbone makes here (rotary tables) may meet autograd later.
+        with torch.no_grad():
+            for rows in ordered_batches([length_of(example) for example in examples], batch_size):
+                some = [examples[row] for row in rows]
+                batch = task.collate(some, tokenizer)
+                given = learner(**on_device(batch.inputs, device)).float()
+                if batch.labels is not None:
+                    losses.append(task.loss(given, batch.labels.to(device)))
+                for row, piece in zip(rows, task.split(given, some), strict=True):
+                    logits[row] = piece
+    finally:
+        learner.mode(was_training)
+    return logits, float(torch.stack(losses).double().sum()) if losses else 0.0

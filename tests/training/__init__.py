@@ -1,0 +1,1 @@
+"""The training room and the checkpoints."""

@@ -1,0 +1,100 @@
+"""Two processes over loopback (gloo): the same adapter on both, and the one that a single process would get."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.training.two_processes import job
+
+ROOT = Path(__file__).parents[2]
+PLAIN = {
+    "optimizer": "sgd",
+    "learning_rate": 0.05,
+    "group_by_length": False,
+    "epochs": 2,
+    "gradient_accumulation_steps": 2,
+}
+NOISY = {"batch_size": 4, "dropout": 0.3, "epochs": 2, "save_every": 1}
+
+
+def launch(out: Path, jobs: dict[str, Any]) -> list[dict[str, Any]]:
+    """What each of two processes made of the jobs; ends within a bounded time, whatever happens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    base = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    command = [sys.executable, "-m", "tests.training.two_processes", str(out), json.dumps(jobs)]
+    children = []
+    for rank in "01":
+        ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+        children.append(subprocess.Popen(command, cwd=ROOT, env={**base, **ranks}, stderr=subprocess.PIPE, text=True))
+    try:
+        for child in children:
+            _, words = child.communicate(timeout=120)
+            assert child.returncode == 0, words
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+    return [json.loads((out / f"{rank}.json").read_text()) for rank in "01"]
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory) -> list[dict[str, Any]]:
+    """All jobs in one launch: starting two processes costs more than training in them."""
+    out = tmp_path_factory.mktemp("two")
+    cut = {**NOISY, "output_dir": str(out / "cut")}
+    jobs = {
+        "plain": {**PLAIN, "batch_size": 4},
+        "whole": {**NOISY, "output_dir": str(out / "whole")},
+        "cut": {**cut, "stop_at": 7},
+        "resumed": {**cut, "resume": "auto"},
+        "poisoned": {**PLAIN, "batch_size": 4, "poison": True},
+    }
+    return launch(out, jobs)
+
+
+def test_two_processes_train_the_adapter_of_one(both):
+    """Both hold the same bits; losses, tokens and weights are those of one process with twice the batch."""
+    first, second = (rank["plain"] for rank in both)
+    alone = job(0, **PLAIN, batch_size=8)
+    assert first["state"] == second["state"] and first["losses"] == second["losses"]
+    assert first["best"] == second["best"] and first["tokens"] == alone["tokens"]
+    np.testing.assert_allclose(first["losses"], alone["losses"], rtol=1e-5)
+    for name, value in alone["state"].items():
+        np.testing.assert_allclose(first["state"][name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_two_processes_resume_to_the_same_bits(both):
+    """With dropout that differs by process, a run that was cut and resumed ends as the one that was not."""
+    for rank in both:
+        assert rank["cut"]["error"].startswith("Stopped")
+        assert rank["resumed"]["state"] == rank["whole"]["state"] != rank["cut"]["state"]
+        assert rank["resumed"]["losses"] == rank["whole"]["losses"]
+        assert rank["resumed"]["state"] == both[0]["resumed"]["state"]
+
+
+def test_a_bad_gradient_on_one_process_stops_both(both):
+    """NaN on the second process only: both stop with the step, none waits for the other, both are finite."""
+    for rank in both:
+        assert "gradient norm became nan at step 1" in rank["poisoned"]["error"]
+        assert rank["poisoned"]["state"] == both[0]["poisoned"]["state"]
+        assert all(np.isfinite(value).all() for value in rank["poisoned"]["state"].values())
+
+
+def test_only_the_main_process_writes(both, tmp_path_factory):
+    """There is one history, and a checkpoint of two processes holds the random state of both."""
+    folder = next(tmp_path_factory.getbasetemp().glob("two*/whole"))
+    steps = [json.loads(line)["step"] for line in (folder / "history.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps) and len(steps) == len(both[0]["whole"]["losses"]) + 2
+    state = json.loads((max(folder.glob("checkpoint-*")) / "state.json").read_text())["state"]
+    assert len(state["training"]["rng"]) == 2 and state["identity"]["processes"] == 2

@@ -1,0 +1,57 @@
+"""One of several processes that train together, one job after the other; `test_distributed.py` starts them.
+
+python -m tests.training.two_processes OUT {"name of a job": {"optimizer": "sgd", ...}, ...}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from petune.training.loop import train
+from tests.training.fakes import FakeLearner, FakeTask, Shaping, examples, settings
+
+
+class Stopped(Exception):
+    """The run was cut here, on every process."""
+
+
+class Breakable(FakeLearner):
+    """Stops at a given forward, or gives a gradient that is no number on the second process."""
+
+    stop_at = 0
+    poison = False
+
+    def forward(self, input_ids, attention_mask):
+        logits = super().forward(input_ids, attention_mask)
+        if self.forwards == self.stop_at:
+            raise Stopped
+        if self.poison and self.training:
+            logits.register_hook(lambda gradient: gradient * float("nan"))
+        return logits
+
+
+def job(rank: int, *, dropout=0.0, resume=None, stop_at=0, poison=False, **knobs: Any) -> dict[str, Any]:
+    """Trains on 27 rows (no multiple of anything); each process begins with other weights, the main one's must win."""
+    learner = Breakable(dropout=dropout, method=Shaping(weight=0.01), seed=rank)
+    learner.stop_at, learner.poison = stop_at, poison and rank == 1
+    made: dict[str, Any] = {}
+    try:
+        report = train(learner, FakeTask(), None, examples(27), examples(9, seed=5), settings(**knobs), resume=resume)
+        made["losses"] = [row["loss"] for row in report.history if "loss" in row]
+        made["best"], made["tokens"] = report.best, report.real_tokens
+    except Exception as error:
+        made["error"] = f"{type(error).__name__}: {error}"
+    return {**made, "state": {name: tensor.tolist() for name, tensor in learner.state().items()}}
+
+
+if __name__ == "__main__":
+    rank = int(os.environ["RANK"])
+    results = {name: job(rank, **knobs) for name, knobs in json.loads(sys.argv[2]).items()}
+    (Path(sys.argv[1]) / f"{rank}.json").write_text(json.dumps(results))
+    torch.distributed.destroy_process_group()
