@@ -36,9 +36,10 @@ class AdaLoRALayer(AdapterLayer):
         super().__init__()
         self.scale = scale
         self.dropout = nn.Dropout(dropout)
-        self.lora_A = nn.Parameter(torch.randn(rank, d_in) * 0.02)
+        # Orthogonal from the start, so that the penalty only has to keep what is there.
+        self.lora_A = nn.Parameter(nn.init.orthogonal_(torch.empty(rank, d_in)))
         self.lora_E = nn.Parameter(torch.zeros(rank, 1))
-        self.lora_B = nn.Parameter(torch.randn(d_out, rank) * 0.02)
+        self.lora_B = nn.Parameter(nn.init.orthogonal_(torch.empty(d_out, rank)))
         for part in PARTS:
             self.register_buffer(f"sensitivity_{part}", torch.zeros_like(getattr(self, part)))
             self.register_buffer(f"uncertainty_{part}", torch.zeros_like(getattr(self, part)))
@@ -110,7 +111,7 @@ class AdaLoRA(Method):
 
     paper: ClassVar[str] = "https://arxiv.org/abs/2303.10512"
     mergeable: ClassVar[bool] = True
-    learning_rate: ClassVar[float] = 2e-3
+    learning_rate: ClassVar[float] = 5e-3
 
     rank: int = 8
     init_rank: int = 12

@@ -25,7 +25,7 @@ class Full(Method):
 
     paper: ClassVar[str] = "https://arxiv.org/abs/1810.04805"
     residence: ClassVar[Literal["shared", "sole", "private"]] = "private"
-    learning_rate: ClassVar[float] = 5e-5
+    learning_rate: ClassVar[float] = 1e-4
 
     def __post_init__(self) -> None:
         super().__post_init__()

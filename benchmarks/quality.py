@@ -1,0 +1,183 @@
+"""Question: how much of full fine-tuning's score does each method reach, with how few parameters?
+
+Every arm, full fine-tuning and the frozen probe included, gets the same treatment: the same rows, the same epochs, the
+best epoch by validation, and a grid of three learning rates, a third, one and three times the arm's own default. The
+best rate by validation runs with three seeds; the test part is read once per such run. Dropout is the backbone's own in
+every arm (in the adapted blocks, which here are all blocks).
+
+    python -m benchmarks.quality            # goes on where it stopped; results in benchmarks/results/quality.json
+    python -m benchmarks.quality --table    # prints the table of what is there
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import machine, real_data
+from petune import SequenceClassification, TokenClassification, TrainConfig, Tuner
+from petune.lookup import find
+
+ARMS = ("head", "lora", "full", "bottleneck", "adalora", "prefix")
+FACTORS = (1 / 3, 1.0, 3.0)
+SEEDS = (0, 1, 2)
+WHOLE = ("full", "lora")
+RESULT = Path(__file__).parent / "results" / "quality.json"
+
+
+class Set:
+    """One data set: rows, task, epochs, and which figure is its score."""
+
+    def __init__(self, load: Callable[[], dict[str, list[Any]]], task: Any, score: str, epochs: int, rows: int) -> None:
+        self.parts, self.task, self.score, self.epochs, self.rows = load(), task, score, epochs, rows
+
+    def train(self, whole: bool) -> list[Any]:
+        """The training rows: all of them, or the fixed subset, the first in the order of the split."""
+        return self.parts["train"] if whole else self.parts["train"][: self.rows]
+
+    @property
+    def validation(self) -> list[Any]:
+        """The fixed validation rows."""
+        return self.parts["validation"][:600]
+
+
+SETS = {
+    "sentiment": lambda: Set(real_data.sentiment, SequenceClassification(max_length=64), "accuracy", 2, 3000),
+    "conll2003": lambda: Set(real_data.conll2003, TokenClassification(max_length=128), "f1", 3, 3000),
+}
+
+
+def main() -> None:
+    """Runs what is not in the result file yet."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--table", action="store_true", help="print the table and stop")
+    if not parser.parse_args().table:
+        torch.set_num_threads(2)
+        runs = json.loads(RESULT.read_text())["runs"] if RESULT.exists() else []
+        loaded = {name: make() for name, make in SETS.items()}
+        for name, data in loaded.items():
+            for arm in ARMS:
+                _arm(runs, name, data, arm)
+        for name, data in loaded.items():
+            for arm in WHOLE:
+                rate = _best_rate(runs, name, arm)
+                _once(runs, data, {"set": name, "arm": arm, "rate": rate, "seed": 0, "whole": True}, test=True)
+    print(table(json.loads(RESULT.read_text())["runs"]))
+
+
+def _arm(runs: list[dict[str, Any]], name: str, data: Set, arm: str) -> None:
+    """The grid of one arm, then its seeds at the best rate."""
+    default = find("methods", arm).learning_rate
+    for factor in FACTORS:
+        _once(runs, data, {"set": name, "arm": arm, "rate": default * factor, "seed": 0, "whole": False}, test=False)
+    for seed in SEEDS:
+        rate = _best_rate(runs, name, arm)
+        _once(runs, data, {"set": name, "arm": arm, "rate": rate, "seed": seed, "whole": False}, test=True)
+
+
+def _best_rate(runs: list[dict[str, Any]], name: str, arm: str) -> float:
+    grid = [r for r in runs if (r["set"], r["arm"], r["seed"], r["whole"]) == (name, arm, 0, False)]
+    return float(max(grid, key=lambda run: run["validation"])["rate"])
+
+
+_kept: dict[str, Tuner] = {}
+"""The best run of the current grid, so that its test score needs no second training."""
+
+
+def _once(runs: list[dict[str, Any]], data: Set, what: dict[str, Any], *, test: bool) -> None:
+    """One training run, unless its result is there; `test` adds the test part's figures to it."""
+    done = next((run for run in runs if all(run[key] == value for key, value in what.items())), None)
+    if done is not None and (not test or "test" in done):
+        return
+    tuner = _kept.get(json.dumps(what))
+    if done is None or tuner is None:
+        tuner, measured = _train(data, what)
+        if done is None:
+            runs.append(done := {**what, **measured})
+        best = [r for r in runs if (r["set"], r["arm"], r["whole"]) == (what["set"], what["arm"], what["whole"])]
+        if done is max(best, key=lambda run: run["validation"]):
+            _kept.clear()
+            _kept[json.dumps(what)] = tuner
+    if test:
+        figures = dict(tuner.evaluate(data.parts["test"]))
+        done["test"], done["test_figures"] = figures[data.score], figures
+    machine.write_result("quality", {"arms": ARMS, "factors": FACTORS, "seeds": SEEDS, "runs": runs})
+    print(
+        {key: done[key] for key in ("set", "arm", "rate", "seed", "whole", "validation")}, done.get("test"), flush=True
+    )
+
+
+def _train(data: Set, what: dict[str, Any]) -> tuple[Tuner, dict[str, Any]]:
+    tuner = Tuner(real_data.encoder_folder(), task=data.task, method=what["arm"])
+    config = TrainConfig(epochs=data.epochs, learning_rate=what["rate"], seed=what["seed"], progress="off")
+    rows = data.train(what["whole"])
+    plan = tuner.plan()
+    started = time.perf_counter()
+    tuner.fit(rows, data.validation, config)
+    seconds = time.perf_counter() - started
+    with tempfile.TemporaryDirectory() as place:
+        size = sum(path.stat().st_size for path in tuner.save(place).iterdir() if path.suffix == ".safetensors")
+    head = plan.head_parameters if what["arm"] != "full" else 0
+    return tuner, {
+        "validation": float(tuner.report.best[data.score]),
+        "rows": len(rows),
+        "epochs": data.epochs,
+        "parameters_besides_head": tuner.report.trainable_parameters - head,
+        "seconds": seconds,
+        "tokens_per_second": tuner.report.tokens_per_second,
+        "peak_memory_megabytes": tuner.report.peak_memory_megabytes,
+        "bytes": size,
+    }
+
+
+def table(runs: list[dict[str, Any]]) -> str:
+    """Markdown: one row per set and arm with three tested seeds, then the runs on the whole sets."""
+    lines = [
+        "| set | method | parameters besides the head | learning rate | score, mean (min to max) of 3 seeds "
+        "| of full | of the gain over the probe |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in SETS:
+        scores = {arm: _tested(runs, name, arm) for arm in ARMS}
+        means = {arm: statistics.mean(r["test"] for r in found) for arm, found in scores.items() if found}
+        for arm, found in scores.items():
+            if not found:
+                continue
+            tests = [run["test"] for run in found]
+            gain = (
+                _share(means[arm] - means["head"], means["full"] - means["head"])
+                if {"head", "full"} <= means.keys()
+                else ""
+            )
+            of_full = f"{means[arm] / means['full']:.1%}" if "full" in means else ""
+            share = found[0]["parameters_besides_head"]
+            lines.append(
+                f"| {name} | {arm} | {share:,} | {found[0]['rate']:.1e} | {means[arm]:.4f} ({min(tests):.4f} to "
+                f"{max(tests):.4f}){'' if len(tests) == len(SEEDS) else f', {len(tests)} seeds'} | {of_full} | {gain} |"
+            )
+    for run in (run for run in runs if run["whole"] and "test" in run):
+        lines.append(
+            f"| {run['set']}, whole ({run['rows']:,} rows) | {run['arm']} | {run['parameters_besides_head']:,} "
+            f"| {run['rate']:.1e} | {run['test']:.4f} (1 seed) | | |"
+        )
+    return "\n".join(lines)
+
+
+def _tested(runs: list[dict[str, Any]], name: str, arm: str) -> list[dict[str, Any]]:
+    return [r for r in runs if (r["set"], r["arm"], r["whole"]) == (name, arm, False) and "test" in r]
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{part / whole:.0%}" if whole > 0 else "no gain"
+
+
+if __name__ == "__main__":
+    main()
