@@ -126,13 +126,13 @@ def prepare(
     held: Table | None = None
     notices: list[str] = []
     if isinstance(eval_data, float | int) and not isinstance(eval_data, bool):
-        task = task.learn(table) if learn and labelled else task
         table, held = hold_out(table, float(eval_data), seed, task.strata(table))
         notices.append(f"Held out {len(held)} of {len(table) + len(held)} rows for evaluation (seed {seed}).")
     elif eval_data is not None:
         held = read(eval_data, part="validation")
     if learn and labelled:
-        task = task.learn(table)
+        given, task = task, task.learn(table)
+        notices += task.chosen(given)
     longest = positions or UNLIMITED
     encoded = task.encode(table, tokenizer, longest=longest, labelled=labelled)
     notices += encoded.notices

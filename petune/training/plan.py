@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from petune.config import TrainConfig
-from petune.errors import DataError
+from petune.errors import ConfigError
 from petune.methods.base import Method
 from petune.model.adapter import Adapter
 from petune.model.backbone import Backbone
@@ -104,13 +105,25 @@ def make_plan(backbone: Backbone, method: Method, task: Task, config: TrainConfi
             bank.remove(adapter.name)
 
 
-def _with_labels(task: Task) -> Task:
-    """A task with some number of classes, so that a head can be built before labels are known."""
+@dataclass(frozen=True)
+class _Guess:
+    """A task whose labels are not known yet; two classes are assumed."""
+
+    auto_class: str
+    labels: tuple[str, ...]
+
+    def model_config(self) -> dict[str, Any]:
+        """What a head of that size needs."""
+        return {"num_labels": len(self.labels) or 2}
+
+
+def _with_labels(task: Task) -> Any:
+    """The task if it has learnt, else a guess from which a head can be built."""
     try:
         task.model_config()
         return task
-    except DataError:
-        return replace(task, labels=("0", "1"))  # type: ignore[type-var]
+    except ConfigError:
+        return _Guess(task.auto_class, task.labels)
 
 
 def _saved_bytes_per_token(learner: Learner, config: TrainConfig) -> float:
