@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,8 +52,11 @@ class EvalReport(Mapping[str, float]):
         return len(self._figures)
 
     def _line(self) -> str:
-        figures = "  ".join(f"{name} {cell(value)}" for name, value in self._figures.items())
-        return f"{figures}  ({self.rows:,} rows)"
+        """All figures, in as many lines as it takes."""
+        parts = [f"{name} {cell(value)}" for name, value in self._figures.items()] + [f"({self.rows:,} rows)"]
+        # Words with no-break spaces, so that a name is never parted from its number.
+        wrapped = textwrap.fill("  ".join(part.replace(" ", "\0") for part in parts), 100, break_on_hyphens=False)
+        return wrapped.replace("\0", " ")
 
     def _table(self) -> tuple[list[str], list[list[Any]]]:
         header = list(self.per_class[0])
@@ -62,7 +66,7 @@ class EvalReport(Mapping[str, float]):
         return f"{self._line()}\n\n{text_table(*self._table())}" if self.per_class else self._line()
 
     def __repr__(self) -> str:
-        return f"EvalReport({self._line()})"
+        return f"EvalReport({dict(self)})"
 
     def _repr_html_(self) -> str:
         table = html_table(*self._table()) if self.per_class else ""
@@ -119,7 +123,7 @@ class TrainReport:
         return text
 
     def _table(self) -> tuple[list[str], list[list[Any]]]:
-        """One row per epoch: the mean loss of its steps, and what its evaluation gave."""
+        """One row per epoch: the mean loss of its steps, the chosen figure and the loss of its evaluation."""
         epochs: dict[int, dict[str, Any]] = {}
         for row in self.history:
             last = epochs.setdefault(_epoch_of(row), {"losses": [], "figures": {}, "step": 0})
@@ -129,7 +133,8 @@ class TrainReport:
                 last["rate"] = row["learning_rate"]
             else:
                 last["figures"] = {name: value for name, value in row.items() if name.startswith(EVAL)}
-        names = sorted({name for row in epochs.values() for name in row["figures"]})
+        there = {name for row in epochs.values() for name in row["figures"]}
+        names = [name for name in dict.fromkeys((f"{EVAL}{self.metric}", f"{EVAL}loss")) if name in there]
         lines = [
             [str(epoch), row["step"], sum(row["losses"]) / max(len(row["losses"]), 1), row.get("rate")]
             + [row["figures"].get(name) for name in names]

@@ -215,3 +215,11 @@ def test_history_is_written_as_jsonl(tmp_path):
         lines = (tmp_path / "history.jsonl").read_text().splitlines()
         assert [json.loads(line) for line in lines] == report.history
     assert [path.name for path in tmp_path.iterdir()] == ["history.jsonl"]
+
+
+def test_many_figures_are_wrapped():
+    """A long list of figures takes several lines, and no name is parted from its number."""
+    report = EvalReport({f"figure_{index}": index / 100 for index in range(30)}, rows=5)
+    lines = str(report).splitlines()
+    assert len(lines) > 3 and all(len(line) <= 100 for line in lines)
+    assert all(f"figure_{index} {index / 100:.4f}" in str(report) for index in range(30))
