@@ -1,0 +1,194 @@
+"""The adapter folder: one self-describing `adapter_model.safetensors`, and exports beside it.
+
+| file | for |
+|---|---|
+| `adapter_model.safetensors` | the adapter: tensors, and the manifest in its metadata; its rename is the commit |
+| `petune.json` | people: the manifest again, and the digests of adapter and exports |
+| `adapter_config.json` | peft and transformers, where they can compute the method |
+| tokenizer files, `README.md`, `history.jsonl` | as their names say; the last two may be edited |
+
+Reading believes the adapter file alone. An export made from another adapter file is stale (one notice); one that
+claims this file but has other content is an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from petune.errors import AdapterFileError
+from petune.storage import atomic, container, layout, manifest, peft_format, soundness, strict_json, whereabouts
+from petune.storage.card import card as default_card
+from petune.storage.stored import Stored
+
+ADAPTER = "adapter_model.safetensors"
+EXPORT = "petune.json"
+PEFT_CONFIG = "adapter_config.json"
+EDITABLE = ("README.md", "history.jsonl")
+"""Exports that people may change: their content is not checked."""
+
+
+def write(
+    folder: str | Path,
+    stored: Stored,
+    *,
+    tokenizer: Any = None,
+    history: list[dict[str, Any]] | None = None,
+    card: str | None = None,
+) -> Path:
+    """Writes an adapter folder; the adapter in it is the old one or the new one, whole, at any moment.
+
+    Args:
+        folder: made if it is not there; other files in it stay.
+        tokenizer: a transformers tokenizer, saved beside the adapter.
+        history: one JSON object per line of `history.jsonl`.
+        card: the text of `README.md`; None: the card of facts (`petune.storage.card`).
+
+    Raises:
+        AdapterFileError: non-finite tensors, values that JSON cannot hold, a disk that is full or read-only,
+            another writer.
+    """
+    data, made = _packed(stored)
+    sha256 = hashlib.sha256(data).hexdigest()
+    exports = _exports(stored, tokenizer, history, default_card(stored) if card is None else card)
+    about = {
+        **made,
+        "adapter_sha256": sha256,
+        "exports": {k: hashlib.sha256(v).hexdigest() for k, v in exports.items()},
+    }
+    exports[EXPORT] = (strict_json.dumps(about, indent=1) + "\n").encode()
+    folder = atomic.make_folder(folder)
+    with atomic.only_writer(folder):
+        atomic.sweep(folder)
+        before = _listed(folder)
+        atomic.write_files(folder, {**exports, ADAPTER: data})
+        for name in before - set(exports):  # what an earlier adapter of this folder had and this one has not
+            with contextlib.suppress(OSError):
+                (folder / name).unlink()
+    return folder
+
+
+def read(folder: str | Path, *, config: Any = None, prefix: str | None = None) -> Stored:
+    """Reads an adapter folder, petune's or peft's, and believes nothing that it has not checked.
+
+    Args:
+        folder: what `write` made, or peft's `save_pretrained`.
+        config: for folders by peft: the backbone's configuration, see `peft_format.from_peft`.
+        prefix: for folders by peft: the backbone's place in the shell.
+
+    Returns:
+        The adapter, its tensors in private memory; `notices` holds what is odd but harmless.
+
+    Raises:
+        AdapterFileError: with the file, the key or tensor, the cause and the fix.
+    """
+    folder = Path(folder)
+    whereabouts.check(folder)
+    path = folder / ADAPTER
+    data = container.read_bytes(path)
+    tensors, metadata = container.unpack(data, str(path))
+    if "petune" not in metadata:
+        stored = peft_format.from_peft(folder, config=config, prefix=prefix)
+        soundness.check(stored, str(path))
+        return stored
+    source = f"The manifest in {path}"
+    made = strict_json.loads(metadata["petune"], source=source)
+    manifest.validate(made, source=source)
+    _check_digests(tensors, made["digests"], str(path))
+    stored = layout.unflatten(tensors, made, str(path))
+    notices = [*soundness.check(stored, str(path)), *_check_exports(folder, data, made)]
+    return Stored(stored.manifest, stored.layers, stored.head, tuple(notices))
+
+
+def _packed(stored: Stored) -> tuple[bytes, dict[str, Any]]:
+    """The bytes of the adapter file and the manifest inside it."""
+    soundness.check(stored, "The adapter to save")
+    tensors, places = layout.flatten(stored, peft_format.derived_tensors(stored), peft_format.head_prefix(stored))
+    digests = {name: container.digest(tensor) for name, tensor in tensors.items()}
+    made = {**stored.manifest, "digests": digests, "layout": places}
+    made["untrained"] = bool(made["untrained"]) or soundness.untrained(stored)
+    manifest.validate(made, source="The manifest to save")
+    return container.pack(tensors, {"format": "pt", "petune": strict_json.dumps(made)}), made
+
+
+def _exports(stored: Stored, tokenizer: Any, history: list[dict[str, Any]] | None, card: str) -> dict[str, bytes]:
+    """File name -> bytes of everything beside the adapter file, `petune.json` left out."""
+    files = {} if tokenizer is None else _tokenizer_files(tokenizer)
+    config = peft_format.adapter_config(stored)
+    if config is not None:
+        files[PEFT_CONFIG] = (strict_json.dumps(config, indent=2) + "\n").encode()
+    if history is not None:
+        lines = [strict_json.dumps(row, source=f"history row {i}") + "\n" for i, row in enumerate(history)]
+        files["history.jsonl"] = "".join(lines).encode()
+    files["README.md"] = card.encode()
+    return files
+
+
+def _tokenizer_files(tokenizer: Any) -> dict[str, bytes]:
+    with tempfile.TemporaryDirectory() as place:
+        tokenizer.save_pretrained(place)
+        return {path.name: path.read_bytes() for path in sorted(Path(place).iterdir()) if path.is_file()}
+
+
+def _listed(folder: Path) -> set[str]:
+    """The exports that the last write of this folder lists; none when that cannot be read."""
+    try:
+        listed = strict_json.loads((folder / EXPORT).read_bytes(), source=EXPORT).get("exports", {})
+    except (OSError, AdapterFileError):
+        return set()
+    return {name for name in listed if Path(name).name == name and name not in (ADAPTER, EXPORT)}
+
+
+def _check_digests(tensors: Mapping[str, Any], digests: Mapping[str, Any], source: str) -> None:
+    for name, tensor in tensors.items():
+        if name in digests and container.digest(tensor) != digests[name]:
+            raise AdapterFileError(
+                f"{source}: the tensor {name!r} is not what was written (its sha256 differs).",
+                expected=f"sha256 {digests[name]}.",
+                fix="Copy or download the file again, or save the adapter again.",
+            )
+    odd = set(tensors) ^ set(digests)
+    if odd:
+        name = min(odd)
+        what = "the manifest has no digest for" if name in tensors else "the file lacks"
+        raise AdapterFileError(f"{source}: {what} the tensor {name!r}.", fix="Save the adapter again.")
+
+
+def _check_exports(folder: Path, data: bytes, made: Mapping[str, Any]) -> list[str]:
+    """Notices about stale or missing exports; an error for one that claims this file and says something else."""
+    if not (folder / EXPORT).exists():
+        return [f"{folder / EXPORT} is missing; the next save writes it again."]
+    about = strict_json.loads(container.read_bytes(folder / EXPORT), source=str(folder / EXPORT))
+    sha256, listed = about.pop("adapter_sha256", None), about.pop("exports", None)
+    if sha256 != hashlib.sha256(data).hexdigest():
+        return [f"The files beside {folder / ADAPTER} were made from another one; the next save writes them again."]
+    if about != made or not isinstance(listed, dict):
+        key = next((key for key in {**made, **about} if about.get(key) != made.get(key)), "exports")
+        raise _disagrees(folder / EXPORT, f"in {key!r}")
+    missing = []
+    for name, digest in sorted(listed.items()):
+        path = folder / name
+        if path.name != name:
+            raise AdapterFileError(f"{folder / EXPORT} lists {name!r}, which is outside of the folder.")
+        if not path.exists():
+            missing.append(name)
+        elif name not in EDITABLE and hashlib.sha256(container.read_bytes(path)).hexdigest() != digest:
+            raise _disagrees(path, "in its content")
+    if PEFT_CONFIG not in listed and (folder / PEFT_CONFIG).exists():
+        missing.append(f"{PEFT_CONFIG} (the one there belongs to another adapter)")
+    return [f"{folder} lacks {', '.join(missing)}; the next save writes what belongs there."] if missing else []
+
+
+def _disagrees(path: Path, where: str) -> AdapterFileError:
+    return AdapterFileError(
+        f"{path} says it was made from {ADAPTER} beside it, but differs from it {where}.",
+        expected="The file as it was written: the adapter file decides, the others are copies for people and peft.",
+        fix=f"Delete {path.name} (and save the adapter again to get it back), or bring back the original.",
+    )
+
+
+__all__ = ["ADAPTER", "Stored", "read", "write"]

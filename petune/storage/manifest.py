@@ -1,0 +1,183 @@
+"""The manifest: what an adapter is, as JSON. It travels inside the adapter file, so the two cannot be torn apart."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+from petune.errors import AdapterFileError
+
+SCHEMA = 1
+"""The version of the manifest's form. A reader refuses a newer one; older ones are migrated when there are any."""
+
+_KEYS: dict[str, tuple[type, ...]] = {
+    "schema": (int,),
+    "petune": (str,),
+    "name": (str,),
+    "task": (dict,),
+    "labels": (list,),
+    "method": (dict,),
+    "trained_as": (str,),
+    "seed": (int, type(None)),
+    "metrics": (dict,),
+    "versions": (dict,),
+    "backbone": (dict,),
+    "data": (dict, type(None)),
+    "digests": (dict,),
+    "layout": (dict,),
+    "probe": (dict, type(None)),
+    "untrained": (bool,),
+}
+_BACKBONE: dict[str, tuple[type, ...]] = {
+    "id": (str, type(None)),
+    "path_or_id": (str, type(None)),
+    "model_type": (str, type(None)),
+    "prefix": (str,),
+    "fingerprint": (str, type(None)),
+    "dtype": (str, type(None)),
+    "config": (dict,),
+}
+_CONFIG = [
+    "model_type",
+    "hidden_size",
+    "dim",
+    "d_model",
+    "num_hidden_layers",
+    "num_layers",
+    "n_layers",
+    "num_attention_heads",
+    "n_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "vocab_size",
+    "max_position_embeddings",
+    "rope_parameters",
+    "rope_theta",
+    "rope_scaling",
+    "partial_rotary_factor",
+    "use_sliding_window",
+    "sliding_window",
+    "layer_types",
+    "intermediate_size",
+]
+_PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "numpy")
+
+
+def build(
+    *,
+    name: str,
+    task: Mapping[str, Any],
+    labels: list[str],
+    method: Mapping[str, Any],
+    backbone: Mapping[str, Any],
+    trained_as: str | None = None,
+    seed: int | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    data: Mapping[str, Any] | None = None,
+    probe: Mapping[str, Any] | None = None,
+    untrained: bool = False,
+    **more: Any,
+) -> dict[str, Any]:
+    """A manifest; `digests` and `layout` are filled in when it is written.
+
+    Args:
+        task: `{"name": ..., "knobs": {...}}`.
+        method: `{"name": ..., "knobs": {...}}`.
+        backbone: any of id, path_or_id, model_type, prefix, fingerprint, dtype, config.
+        more: further keys (`head_modules`, columns ...), kept as they are.
+
+    Example:
+        >>> made = build(name="a", task={"name": "t", "knobs": {}}, labels=["x"], method={"name": "lora", "knobs": {}},
+        ...              backbone={"prefix": "bert"})
+        >>> made["schema"], made["trained_as"], made["backbone"]["fingerprint"]
+        (1, 'lora', None)
+    """
+    empty = {"id": None, "path_or_id": None, "model_type": None, "prefix": "", "fingerprint": None, "dtype": None}
+    return {
+        "schema": SCHEMA,
+        "petune": petune_version(),
+        "name": name,
+        "task": dict(task),
+        "labels": list(labels),
+        "method": dict(method),
+        "trained_as": trained_as or method["name"],
+        "seed": seed,
+        "metrics": dict(metrics or {}),
+        "versions": versions(),
+        "backbone": {**empty, "config": {}, **backbone},
+        "data": None if data is None else dict(data),
+        "digests": {},
+        "layout": {},
+        "probe": None if probe is None else dict(probe),
+        "untrained": untrained,
+        **more,
+    }
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result depends on, without importing any of the packages.
+
+    Example:
+        >>> sorted(versions())[:2]
+        ['accelerate', 'numpy']
+    """
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def petune_version() -> str:
+    """The installed version of petune; `0.0.0` when it runs from a folder that was never installed."""
+    try:
+        return metadata.version("petune")
+    except metadata.PackageNotFoundError:
+        return "0.0.0"
+
+
+def small_config(config: Any) -> dict[str, Any]:
+    """The few facts of a transformers configuration that files and exports need."""
+    return {key: getattr(config, key) for key in _CONFIG if getattr(config, key, None) is not None}
+
+
+def validate(manifest: Mapping[str, Any], *, source: str) -> None:
+    """Checks form and types of a manifest that came from a file.
+
+    Raises:
+        AdapterFileError: newer schema (with the version to install), missing or ill-typed keys.
+    """
+    schema = manifest.get("schema")
+    if type(schema) is int and schema > SCHEMA:
+        made_by = manifest.get("petune", "a newer version")
+        raise AdapterFileError(
+            f"{source} has schema {schema}; petune {petune_version()} reads up to schema {SCHEMA}.",
+            fix=f"Install the petune that wrote it: pip install 'petune>={made_by}'.",
+        )
+    _typed(manifest, _KEYS, source, "")
+    if schema != SCHEMA:
+        raise AdapterFileError(f"{source} has schema {schema}.", expected=f"1 to {SCHEMA}.", fix="Save it again.")
+    _typed(manifest["backbone"], _BACKBONE, source, "backbone.")
+    for part in ("task", "method"):
+        _typed(manifest[part], {"name": (str,), "knobs": (dict,)}, source, f"{part}.")
+    if not all(isinstance(label, str) for label in manifest["labels"]):
+        raise AdapterFileError(f"{source}: 'labels' holds other things than strings.", expected="A list of strings.")
+    if len(set(manifest["labels"])) != len(manifest["labels"]):
+        raise AdapterFileError(f"{source}: a label occurs twice in 'labels'.", expected="Each label once.")
+
+
+def _typed(found: Mapping[str, Any], wanted: Mapping[str, tuple[type, ...]], source: str, path: str) -> None:
+    for key, types in wanted.items():
+        if key not in found:
+            raise AdapterFileError(
+                f"{source} has no key {path + key!r}.", expected="A whole manifest.", fix="Save the adapter again."
+            )
+        if type(found[key]) not in types:  # exact: True is no int here
+            names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in types)
+            raise AdapterFileError(
+                f"{source}: {path + key!r} is a {type(found[key]).__name__}.", expected=f"{names} was expected."
+            )

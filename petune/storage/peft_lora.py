@@ -1,0 +1,175 @@
+"""LoRA and AdaLoRA tensors of a peft folder, as petune's `lora` layers."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from petune.errors import AdapterFileError
+from petune.lookup import near
+
+_NAME = re.compile(r"base_model\.model\.(?P<site>.+)\.lora_(?P<part>[ABE])(\.weight)?")
+_RANKNUM_GUARD = 1e-5
+"""peft divides AdaLoRA's scale by (rank + 1e-5)."""
+Layers = dict[str, dict[str, Tensor]]
+
+
+def layers(
+    said: Mapping[str, Any], own: Mapping[str, Tensor], prefix: str, config: Any, source: str, notices: list[str]
+) -> tuple[dict[str, Any], Layers]:
+    """petune's knobs and layers.
+
+    Args:
+        said: peft's configuration.
+        own: the tensors without the head, by their names in the file.
+        prefix: where the backbone sits in the shell.
+        config: the backbone's configuration, or None.
+
+    Raises:
+        AdapterFileError: a tensor that is no factor, a factor without its partner, misshapen ones, a target that
+            matches nothing, blocks without tensors.
+    """
+    pairs = _pairs(own, source)
+    _check_targets(said, list(pairs), source)
+    _check_blocks(said, list(pairs), config, source)
+    adalora = said["peft_type"] == "ADALORA"
+    scales = {path: _scale(said, path, parts, adalora, source) for path, parts in pairs.items()}
+    ranks = {path: int(parts["A"].shape[0]) for path, parts in pairs.items()}
+    knobs: dict[str, Any] = {"dropout": _number(said, "lora_dropout", 0.0, source)}
+    alphas = {_pattern(said, "alpha_pattern", path, said.get("lora_alpha", 8)) for path in pairs}
+    fold = adalora or len(alphas) > 1
+    if fold:
+        knobs |= {"alpha": None, "rslora": False}
+        notices.append(f"The scale of each site of {source} is folded into its factors.")
+    else:
+        knobs |= {"alpha": alphas.pop(), "rslora": bool(said.get("use_rslora", False))}
+    common = max([r for r in ranks.values() if r] or [1], key=list(ranks.values()).count)
+    short = {path: path.removeprefix(f"{prefix}.") if prefix else path for path in pairs}
+    outside = next((path for path in pairs if prefix and not path.startswith(f"{prefix}.")), None)
+    if outside is not None:
+        raise AdapterFileError(f"{source}: the site {outside!r} is outside of the backbone {prefix!r}.")
+    knobs["rank"] = common
+    knobs["ranks"] = {short[path]: rank for path, rank in ranks.items() if rank != common}
+    knobs["modules"] = list(short.values())
+    made = {short[path]: _layer(parts, scales[path] if fold else 1.0) for path, parts in pairs.items()}
+    return knobs, made
+
+
+def _pairs(own: Mapping[str, Tensor], source: str) -> dict[str, dict[str, Tensor]]:
+    """Site in the shell -> its factors."""
+    pairs: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in own.items():
+        match = _NAME.fullmatch(name)
+        if match is None:
+            raise AdapterFileError(
+                f"{source}: the tensor {name!r} is neither a LoRA factor of a linear map nor part of the head.",
+                expected="An adapter never writes over the backbone's weights.",
+            )
+        pairs.setdefault(match["site"], {})[match["part"]] = tensor
+    for site, parts in pairs.items():
+        lone = set("AB") - set(parts)
+        if lone:
+            raise AdapterFileError(
+                f"{source}: {site!r} lacks the tensor lora_{min(lone)}.", fix="Save it again in peft."
+            )
+        a, b = parts["A"], parts["B"]
+        e = parts.get("E")
+        good = a.ndim == b.ndim == 2 and a.shape[0] == b.shape[1] and (e is None or e.numel() == a.shape[0])
+        if not good or not all(t.is_floating_point() for t in parts.values()):
+            raise AdapterFileError(f"{source}: the factors of {site!r} do not fit: {[tuple(t.shape) for t in (a, b)]}.")
+    if not pairs:
+        raise AdapterFileError(f"{source}: the folder holds no LoRA factors.")
+    return pairs
+
+
+def _layer(parts: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
+    """`lora_A` (R, d_in) and `lora_B` (d_out, R); E and a folded scale go into A."""
+    a = parts["A"]
+    if "E" in parts or scale != 1.0:
+        e = parts["E"].reshape(-1, 1).float() if "E" in parts else torch.ones(a.shape[0], 1)
+        a = (a.float() * e * scale).to(a.dtype)
+    return {"lora_A": a, "lora_B": parts["B"]}
+
+
+def _scale(said: Mapping[str, Any], path: str, parts: Mapping[str, Tensor], adalora: bool, source: str) -> float:
+    """What peft multiplies B A with, and the check that its rank is the tensors' own."""
+    rank = int(parts["A"].shape[0])
+    if adalora:
+        if "E" not in parts:
+            raise AdapterFileError(f"{source}: {path!r} lacks the tensor lora_E.")
+        alpha = _number(said, "lora_alpha", 8, source)
+        start = _number(said, "init_r", 12, source)
+        # As peft computes it, in float32: the number of ranks before pruning, also after it.
+        return float((alpha if alpha > 0 else start) / (torch.tensor(float(start)) + _RANKNUM_GUARD))
+    said_rank = _pattern(said, "rank_pattern", path, said.get("r", 8))
+    alpha = _pattern(said, "alpha_pattern", path, said.get("lora_alpha", 8))
+    if said_rank != rank or "E" in parts:
+        raise AdapterFileError(f"{source} says rank {said_rank} for {path!r}, its tensors have rank {rank}.")
+    if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not math.isfinite(alpha) or alpha <= 0:
+        raise AdapterFileError(f"{source}: lora_alpha={alpha!r} for {path!r}.", expected="A positive number.")
+    return float(alpha) / (math.sqrt(rank) if said.get("use_rslora") else rank)
+
+
+def _pattern(said: Mapping[str, Any], field: str, path: str, otherwise: Any) -> Any:
+    """A site's value in `rank_pattern` or `alpha_pattern`; the first key that is the path, or an ending of it, wins.
+
+    peft takes the keys for regular expressions. A file's expressions are not run (they can hang), so a key with
+    more than names and escaped dots in it is refused.
+    """
+    for key, value in (said.get(field) or {}).items():
+        plain = str(key).removeprefix("^").replace("\\.", ".")
+        if not re.fullmatch(r"[\w.-]+", plain):
+            raise AdapterFileError(f"{field} has the key {key!r}.", expected="Module names, no regular expressions.")
+        if path == plain or (path.endswith(f".{plain}") and not str(key).startswith("^")):
+            return value
+    return otherwise
+
+
+def _number(said: Mapping[str, Any], field: str, otherwise: float, source: str) -> float:
+    value = said.get(field, otherwise)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        raise AdapterFileError(f"{source}: {field}={value!r}.", expected="A finite number.")
+    return value
+
+
+def _check_targets(said: Mapping[str, Any], sites: list[str], source: str) -> None:
+    """Every target has tensors and every tensor a target; peft ignores both kinds of mistake."""
+    targets = said.get("target_modules")
+    if targets is None or isinstance(targets, str):
+        return  # "all-linear", the family's defaults, or an expression: the tensors say which sites there are
+    if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
+        raise AdapterFileError(f"{source}: target_modules is no list of names.")
+    for target in targets:
+        if not any(_ends(site, target) for site in sites):
+            raise AdapterFileError(
+                f"{source}: the target {target!r} has no tensors.",
+                fix=near(target, {site.split(".")[-1] for site in sites}),
+            )
+    for site in sites:
+        if not any(_ends(site, target) for target in targets):
+            raise AdapterFileError(f"{source}: {site!r} has tensors, but is no target.", fix=near(site, targets))
+
+
+def _ends(site: str, target: str) -> bool:
+    return f".{site}".endswith(f".{target}")
+
+
+def _check_blocks(said: Mapping[str, Any], sites: list[str], config: Any, source: str) -> None:
+    """A whole block without tensors, when the configuration leaves none out."""
+    blocks = getattr(config, "num_hidden_layers", None)
+    targets = said.get("target_modules")
+    by_block = not isinstance(targets, list) or any(re.search(r"\.\d+\.", f".{target}") for target in targets)
+    if blocks is None or said.get("layers_to_transform") is not None or by_block:
+        return
+    there = {int(number[1]) for site in sites if (number := re.search(r"\.(\d+)\.", site))}
+    missing = sorted(set(range(blocks)) - there)
+    if there and missing:
+        raise AdapterFileError(
+            f"{source}: block {missing[0]} of the backbone's {blocks} has no tensors.",
+            expected=f"Tensors for {targets} in every block.",
+        )

@@ -1,0 +1,279 @@
+"""Reading a folder that peft wrote, without importing peft: its tensors and its configuration as a `Stored`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from petune.errors import AdapterFileError
+from petune.storage import container, manifest, peft_lora, rotary, strict_json
+from petune.storage.peft_fields import kind_of
+from petune.storage.stored import Stored
+
+TASKS = {"SEQ_CLS": "sequence-classification", "TOKEN_CLS": "token-classification"}
+"""peft's task types -> petune's tasks."""
+
+_PREFIXES = [
+    "bert",
+    "roberta",
+    "distilbert",
+    "deberta",
+    "electra",
+    "albert",
+    "mpnet",
+    "model",
+    "transformer",
+    "backbone",
+    "base_model",
+    "camembert",
+    "xlm_roberta",
+    "longformer",
+    "funnel",
+    "xlnet",
+    "flaubert",
+    "ernie",
+    "big_bird",
+    "gpt_neox",
+]
+_OUTPUTS = ("out_proj.weight", "classifier.weight", "score.weight")
+
+
+def from_peft(folder: str | Path, *, config: Any = None, prefix: str | None = None) -> Stored:
+    """An adapter that peft wrote, as petune keeps it.
+
+    LoRA and AdaLoRA (folded: A <- diag(E) A, with its scale) become `lora`, a prefix on a rotary family becomes
+    `prefix`, and what only peft's modules compute (DoRA, IA3, VeRA, OFT ...) becomes the long tail.
+
+    Args:
+        folder: holds `adapter_config.json` and `adapter_model.safetensors`.
+        config: the backbone's transformers configuration; None: that of `base_model_name_or_path`, if it is at hand.
+        prefix: where the backbone sits in the shell (`base_model_prefix`); None: from `config`, or from the names.
+
+    Raises:
+        AdapterFileError: anything that would change the result and cannot be honoured: an unknown field, a task of
+            another kind, a tensor that belongs to nothing, a pickle.
+    """
+    folder = Path(folder)
+    source = folder / "adapter_config.json"
+    said = strict_json.loads(container.read_bytes(source), source=str(source))
+    kind = kind_of(said, str(source))
+    tensors = _tensors(folder)
+    config = config if config is not None else _base_config(said)
+    prefix = prefix if prefix is not None else _prefix(tensors, config)
+    head, own = _split(tensors, said, str(folder))
+    notices: list[str] = []
+    task = _task(said, head, str(source), notices)
+    if kind == "peft":
+        knobs, layers = _long_tail(said, own, prefix)
+    elif kind == "prefix":
+        knobs, layers = _prefix_layers(said, own, config, str(source))
+    else:
+        knobs, layers = peft_lora.layers(said, own, prefix, config, str(source), notices)
+    labels = _labels(head, str(folder), notices)
+    made = manifest.build(
+        name=folder.resolve().name,
+        task={"name": task, "knobs": {"labels": labels}},
+        labels=labels,
+        method={"name": "lora" if kind == "adalora" else kind, "knobs": knobs},
+        trained_as=kind,
+        backbone=_backbone(said, config, prefix),
+        head_modules=_head_modules(head, said),
+    )
+    return Stored(made, layers, head, tuple(notices))
+
+
+def _tensors(folder: Path) -> dict[str, Tensor]:
+    path = folder / "adapter_model.safetensors"
+    if not path.exists() and (folder / "adapter_model.bin").exists():
+        raise AdapterFileError(
+            f"{folder} holds its weights as a pickle, adapter_model.bin.",
+            expected="adapter_model.safetensors: a pickle can run code, so petune never opens one.",
+            fix="Load it in peft and call save_pretrained(..., safe_serialization=True).",
+        )
+    return container.unpack(container.read_bytes(path), str(path))[0]
+
+
+def _base_config(said: Mapping[str, Any]) -> Any:
+    """The backbone's configuration, when it is on this machine; a name is never looked up in the network."""
+    name = said.get("base_model_name_or_path")
+    if not isinstance(name, str) or not name:
+        return None
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(name, local_files_only=True)
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _prefix(tensors: Mapping[str, Tensor], config: Any) -> str:
+    """`base_model_prefix`: the model class knows it; without a configuration the common names have to do."""
+    firsts = {
+        name.removeprefix("base_model.model.").split(".")[0] for name in tensors if ".lora_" in name or "." in name
+    }
+    if config is not None:
+        from transformers import MODEL_MAPPING
+
+        made = MODEL_MAPPING.get(type(config), None)
+        named = getattr(made[0] if isinstance(made, tuple) else made, "base_model_prefix", "")
+        return named if named in firsts or "prompt_embeddings" in tensors else ""
+    sites = {name.removeprefix("base_model.model.") for name in tensors if name.startswith("base_model.model.")}
+    for first in _PREFIXES:
+        if any(
+            re.match(rf"{first}\.(encoder|decoder|layers?|h|transformer|block|embeddings)\.", site) for site in sites
+        ):
+            # DistilBERT alone, without a shell, starts with `transformer.layer`.
+            return (
+                "" if first == "transformer" and any(site.startswith("transformer.layer.") for site in sites) else first
+            )
+    return ""
+
+
+def _split(
+    tensors: Mapping[str, Tensor], said: Mapping[str, Any], source: str
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The head's tensors (by name in the shell), and all others.
+
+    peft keeps the head under plain module names; a plain name that no `modules_to_save` covers would be written
+    over the backbone's weights, so `peft_lora` and the long tail refuse it.
+    """
+    modules = [
+        *(said.get("modules_to_save") or ()),
+        *(("classifier", "score") if said.get("task_type") in TASKS else ()),
+    ]
+    if not all(isinstance(module, str) for module in modules):
+        raise AdapterFileError(f"{source}: modules_to_save holds other things than names.")
+    head, own = {}, {}
+    for name, tensor in tensors.items():
+        plain = name.removeprefix("base_model.").removeprefix("model.")
+        plain = name.removeprefix("base_model.model.") if name.startswith("base_model.model.") else plain
+        plain = plain.replace(".modules_to_save.", ".")
+        if any(_owns(module, plain) for module in modules):
+            head[plain] = tensor
+        else:
+            own[name] = tensor
+    return head, own
+
+
+def _owns(module: str, name: str) -> bool:
+    """Whether peft's suffix rule for modules puts this tensor into the module."""
+    return f".{module}." in f".{name}"
+
+
+def _task(said: Mapping[str, Any], head: Mapping[str, Tensor], source: str, notices: list[str]) -> str:
+    said_type = said.get("task_type")
+    if said_type in TASKS:
+        return TASKS[said_type]
+    if said_type is not None:
+        raise AdapterFileError(
+            f"{source} is for the task {said_type}, which comes with another release of petune.",
+            expected=f"{' or '.join(TASKS)}.",
+        )
+    if not head:
+        raise AdapterFileError(
+            f"{source} names no task, and the folder holds no head.",
+            expected="An adapter with its classification head.",
+            fix="Save it in peft with task_type='SEQ_CLS', or the head in modules_to_save.",
+        )
+    shell = (said.get("auto_mapping") or {}).get("base_model_class", "")
+    task = "token-classification" if "TokenClassification" in str(shell) else "sequence-classification"
+    notices.append(f"{source} names no task; it is taken for {task}.")
+    return task
+
+
+def _labels(head: Mapping[str, Tensor], source: str, notices: list[str]) -> list[str]:
+    """peft stores no label names: LABEL_0 ... as many as the head's last map has rows."""
+    ends = [
+        (name, t)
+        for ending in _OUTPUTS
+        for name, t in head.items()
+        if f".{name}".endswith(f".{ending}") and t.ndim == 2
+    ]
+    if not ends:
+        raise AdapterFileError(
+            f"{source} holds no classification head that petune knows.",
+            expected=f"A tensor that ends with {', '.join(_OUTPUTS)}.",
+            fix="Save it in peft with the head in modules_to_save.",
+        )
+    labels = [f"LABEL_{i}" for i in range(ends[0][1].shape[0])]
+    notices.append(f"peft stores no label names, so the classes are called {labels[0]} to {labels[-1]}.")
+    return labels
+
+
+def _backbone(said: Mapping[str, Any], config: Any, prefix: str) -> dict[str, Any]:
+    name = said.get("base_model_name_or_path")
+    return {
+        "id": name if isinstance(name, str) and not Path(name).exists() else None,
+        "path_or_id": name if isinstance(name, str) else None,
+        "model_type": getattr(config, "model_type", None),
+        "prefix": prefix,
+        "config": manifest.small_config(config) if config is not None else {},
+    }
+
+
+def _head_modules(head: Mapping[str, Tensor], said: Mapping[str, Any]) -> list[str]:
+    """The modules that peft kept, as full paths."""
+    wanted = [*(said.get("modules_to_save") or ()), "classifier", "score"]
+    found = []
+    for name in head:
+        parts = name.split(".")
+        ends = [".".join(parts[: i + 1]) for i in range(len(parts) - 1)]
+        found.append(next(path for path in ends if any(f".{path}".endswith(f".{module}") for module in wanted)))
+    return list(dict.fromkeys(found))
+
+
+def _long_tail(
+    said: Mapping[str, Any], own: Mapping[str, Tensor], prefix: str
+) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
+    """peft's configuration and tensors, with paths in the backbone in place of paths in the shell."""
+    dotted = f"base_model.model.{prefix}." if prefix else "base_model.model."
+    named = {}
+    for name, tensor in own.items():
+        inner = name.startswith("base_model.model.")
+        if (inner and not name.startswith(dotted)) or not name.startswith("base_model."):
+            raise AdapterFileError(f"The tensor {name!r} is outside of the backbone {prefix!r} and of the head.")
+        named[f"model.{name.removeprefix(dotted)}" if inner else name.removeprefix("base_model.")] = tensor
+    config = {**said, "modules_to_save": None, "task_type": None, "inference_mode": False, "auto_mapping": None}
+    for key in ("target_modules", "feedforward_modules", "exclude_modules"):
+        if isinstance(config.get(key), list):
+            config[key] = [part.removeprefix(f"{prefix}.") if prefix else part for part in config[key]]
+    return {"config": config}, {"": named}
+
+
+def _prefix_layers(
+    said: Mapping[str, Any], own: Mapping[str, Tensor], config: Any, source: str
+) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
+    """peft's matrix (P, layers * 2 * H * K) as keys and values per layer, the keys turned back by P positions."""
+    if config is None:
+        raise AdapterFileError(
+            f"{source}: a prefix can be read only together with its backbone.", fix="Pass the backbone as well."
+        )
+    small = manifest.small_config(config)
+    why = rotary.why_not(small)
+    if why is not None:
+        raise AdapterFileError(f"{source} is a prefix that cannot be moved to petune: {why}.")
+    # petune's own copy of the same prefix, in a folder whose manifest was lost, is not needed.
+    matrix = own.get("prompt_embeddings")
+    length, layers, heads = (said.get(key) for key in ("num_virtual_tokens", "num_layers", "num_attention_heads"))
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    if matrix is None or not all(type(n) is int and n > 0 for n in (length, layers, heads)):
+        raise AdapterFileError(
+            f"{source}: no whole prefix.", expected="The tensor 'prompt_embeddings' and its three counts."
+        )
+    if tuple(matrix.shape) != (length, layers * 2 * heads * size) or layers != config.num_hidden_layers:  # type: ignore[operator]
+        raise AdapterFileError(
+            f"{source}: 'prompt_embeddings' is {tuple(matrix.shape)}.", expected="(P, layers * 2 * H * K)."
+        )
+    parts = matrix.view(length, layers, 2, heads, size).float()
+    made = {
+        f"layers.{i}.self_attn": {
+            "keys": rotary.turned(parts[:, i, 0], -length, small),  # type: ignore[operator]
+            "values": parts[:, i, 1].clone(),
+        }
+        for i in range(layers)  # type: ignore[arg-type]
+    }
+    return {"length": length}, made

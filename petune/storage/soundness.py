@@ -1,0 +1,98 @@
+"""Whether an adapter makes sense by itself: finite numbers, shapes that go together, ranks as the manifest says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from petune.errors import AdapterFileError
+from petune.lookup import near
+from petune.storage import layout
+from petune.storage.stored import Stored
+
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+
+def check(stored: Stored, source: str) -> list[str]:
+    """Refuses what cannot be right; gives back what is merely odd.
+
+    Raises:
+        AdapterFileError: with the tensor or key, and the cause.
+    """
+    for name, tensor in _named(stored):
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            bad = int((~torch.isfinite(tensor)).sum())
+            raise AdapterFileError(
+                f"{source}: the tensor {name!r} has {bad} of {tensor.numel()} values that are NaN or infinite.",
+                expected="Finite numbers.",
+                fix="Take the last good checkpoint, or train again with a smaller learning rate.",
+            )
+        if stored.method != layout.PEFT and tensor.dtype not in _FLOATS and name not in stored.head:
+            raise AdapterFileError(f"{source}: the tensor {name!r} is {tensor.dtype}.", expected="Floating point.")
+    checks = {"lora": _lora, "prefix": _prefix}
+    if stored.method in checks:
+        checks[stored.method](stored, source)
+    if untrained(stored) or stored.manifest["untrained"]:
+        return [f"{source}: this adapter is untrained: it changes nothing in the backbone."]
+    return []
+
+
+def untrained(stored: Stored) -> bool:
+    """Whether every site's last map is zero, so that the adapter changes nothing."""
+    last = {"lora": "lora_B", "bottleneck": "up.weight"}.get(stored.method)
+    if last is None or not stored.layers:
+        return False
+    return all(not bool(tensors[last].any()) for tensors in stored.layers.values() if last in tensors)
+
+
+def _named(stored: Stored) -> Iterator[tuple[str, Tensor]]:
+    for path, tensors in stored.layers.items():
+        yield from ((f"{path}.{short}".lstrip("."), tensor) for short, tensor in tensors.items())
+    yield from stored.head.items()
+
+
+def _lora(stored: Stored, source: str) -> None:
+    """The factors fit each other and the ranks of the manifest; the scale is a finite number."""
+    knobs = stored.knobs
+    rank, ranks, alpha = knobs.get("rank"), knobs.get("ranks") or {}, knobs.get("alpha")
+    if not isinstance(ranks, dict) or type(rank) is not int:
+        raise AdapterFileError(f"{source}: rank={rank!r}, ranks={ranks!r}.", expected="A whole number and a mapping.")
+    if alpha is not None and (type(alpha) not in (int, float) or not math.isfinite(alpha) or alpha <= 0):
+        raise AdapterFileError(f"{source}: alpha={alpha!r}.", expected="A positive number, or null.")
+    stray = next((path for path in ranks if path not in stored.layers), None)
+    if stray is not None:
+        raise AdapterFileError(f"{source}: 'ranks' names the site {stray!r}.", fix=near(stray, stored.layers))
+    for path, tensors in stored.layers.items():
+        _only(path, tensors, ("lora_A", "lora_B"), source)
+        a, b = tensors["lora_A"], tensors["lora_B"]
+        wanted = ranks.get(path, rank)
+        if a.ndim != 2 or b.ndim != 2 or a.shape[0] != wanted or b.shape[1] != wanted:
+            raise AdapterFileError(
+                f"{source}: at {path!r} lora_A is {tuple(a.shape)} and lora_B {tuple(b.shape)}.",
+                expected=f"({wanted}, d_in) and (d_out, {wanted}), by the rank in the manifest.",
+            )
+
+
+def _prefix(stored: Stored, source: str) -> None:
+    """Keys and values have one shape per site, of the length in the manifest."""
+    length = stored.knobs.get("length")
+    for path, tensors in stored.layers.items():
+        _only(path, tensors, ("keys", "values"), source)
+        shapes = [tuple(tensors[short].shape) for short in ("keys", "values")]
+        if shapes[0] != shapes[1] or len(shapes[0]) != 3 or shapes[0][0] != length:
+            raise AdapterFileError(
+                f"{source}: at {path!r} keys are {shapes[0]} and values {shapes[1]}.",
+                expected=f"({length}, H, K) each, by the length in the manifest.",
+            )
+
+
+def _only(path: str, tensors: Any, names: tuple[str, ...], source: str) -> None:
+    if set(tensors) != set(names):
+        raise AdapterFileError(
+            f"{source}: the site {path!r} holds {', '.join(sorted(tensors)) or 'nothing'}.",
+            expected=f"{' and '.join(names)}.",
+        )
