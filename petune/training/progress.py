@@ -85,14 +85,18 @@ def step_line(row: Row, start: RunStart, meter: MemoryMeter, seconds: float) -> 
     )
 
 
+_DETAILS = ("precision", "recall", "matthews_correlation", "f1_weighted")
+
+
 def figures_line(row: Row) -> str:
-    """The figures of an evaluation's row in one line.
+    """The figures of an evaluation's row in one line; the finer ones are in the history.
 
     Example:
-        >>> figures_line({"step": 3, "eval_loss": 0.25})
-        'loss 0.2500'
+        >>> figures_line({"step": 3, "eval_accuracy": 0.5, "eval_recall_macro": 0.5, "eval_loss": 0.25})
+        'accuracy 0.5000  loss 0.2500'
     """
     pairs = ((name.removeprefix(EVAL), value) for name, value in row.items() if name.startswith(EVAL))
+    pairs = ((name, value) for name, value in pairs if not name.startswith(_DETAILS))
     return "  ".join(f"{name} {value:.4f}" for name, value in pairs)
 
 
