@@ -50,8 +50,8 @@ class Set:
 
 
 SETS = {
-    "sentiment": lambda: Set(real_data.sentiment, SequenceClassification(max_length=64), "accuracy", 2, 3000),
-    "conll2003": lambda: Set(real_data.conll2003, TokenClassification(max_length=128), "f1", 3, 3000),
+    "sentiment": lambda: Set(real_data.sentiment, SequenceClassification(max_length=64), "accuracy", 2, 2000),
+    "conll2003": lambda: Set(real_data.conll2003, TokenClassification(max_length=128), "f1", 3, 2000),
 }
 
 
