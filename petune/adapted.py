@@ -21,6 +21,7 @@ from petune.model.modes import evaluating
 from petune.model.routing import Frame, Route, current, entered
 from petune.model.running import run
 from petune.storage import shelf
+from petune.storage.full_model import is_full_model
 from petune.storage.packing import fingerprint
 from petune.tasks._padding import pad_inputs
 from petune.tasks.base import Example
@@ -93,7 +94,7 @@ class AdaptedModel:
         return self
 
     def _read(self, name: str, folder: str | Path) -> Adapter:
-        if shelf.is_full_model(Path(folder)):
+        if is_full_model(Path(folder)):
             raise AdapterError(
                 f"{str(folder)!r} is a full fine-tuning: a whole model, no resident of a shared backbone.",
                 fix="Load it with Tuner.load(folder) or with transformers.",

@@ -11,11 +11,13 @@ from petune.errors import TrainingError
 from petune.inputs import Prepared, prepare
 from petune.methods.base import Method
 from petune.model.adapter import Adapter
+from petune.model.backbone import Backbone
 from petune.model.bank import Bank
 from petune.model.learner import Learner
 from petune.storage.packing import facts_of, fingerprint
 from petune.tasks.base import Task
 from petune.training import loop
+from petune.training.plan import Plan, make_plan
 from petune.training.report import TrainReport
 from petune.training.seed import seed_everything
 
@@ -77,6 +79,19 @@ def fit(
         raise
     report.notices[:0] = data.notices
     keep(Fitted(_settled(bank, adapter, data, config, report), report))
+
+
+def plan(backbone: Backbone, task: Task, method: Method, tokenizer: Any, data: Any, config: TrainConfig) -> Plan:
+    """What a fit would do, and with `data` for how many steps of which length.
+
+    Raises:
+        DataError: as `fit`.
+    """
+    lengths: list[int] = []
+    if data is not None:
+        prepared = prepare(task, data, None, tokenizer, backbone.positions, config.seed)
+        task, lengths = prepared.task, [len(example["input_ids"]) for example in prepared.train]
+    return make_plan(backbone, method, task, config, lengths)
 
 
 def reside(bank: Bank, adapter: Adapter) -> None:

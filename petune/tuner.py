@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from transformers import PreTrainedModel
 
 from petune.config import TrainConfig
 from petune.errors import AdapterError
-from petune.fitting import Fitted, fit, reside
+from petune.fitting import Fitted, fit, plan, reside
 from petune.inputs import as_method, as_task, open_tokenizer, prepare
 from petune.methods.base import Method
 from petune.model.adapter import Adapter
@@ -22,12 +22,11 @@ from petune.model.modes import evaluating
 from petune.model.probe import replay
 from petune.storage import shelf
 from petune.storage.packing import check_probe
-from petune.tasks.base import Task
+from petune.tasks.base import Example, Task
 from petune.training.evaluation import evaluate, logits_of
-from petune.training.plan import Plan, make_plan
+from petune.training.plan import Plan
 from petune.training.report import EvalReport, TrainReport
 
-T = TypeVar("T")
 BATCH = 32
 """Rows per forward where nothing is learnt."""
 
@@ -47,7 +46,6 @@ class Tuner:
         UnknownNameError: no such task or method.
 
     Example:
-        >>> from petune import Tuner                                                     # doctest: +SKIP
         >>> tuner = Tuner("path/or/hub-name", method="lora").fit("train.csv", eval_data=0.1)  # doctest: +SKIP
         >>> tuner.predict(["a great film"])                                              # doctest: +SKIP
         ['pos']
@@ -94,8 +92,7 @@ class Tuner:
         """Trains a fresh adapter and keeps it; calls chain.
 
         Args:
-            train: a path (csv, tsv, jsonl, parquet, CoNLL), `datasets.Dataset`, DataFrame, list of dicts or
-                (texts, labels).
+            train: a path (csv, tsv, jsonl, parquet, CoNLL), Dataset, DataFrame, list of dicts, or (texts, labels).
             eval_data: the same, or a fraction of the training rows to hold out (stratified, seeded).
             config: how to fit.
             resume: `"auto"` or a checkpoint folder: go on where a run stopped.
@@ -159,8 +156,7 @@ class Tuner:
         Raises:
             DataError: rows that cannot be used, or a label that training never saw, with its place.
         """
-        task = self.adapter.task
-        examples = prepare(task, data, None, self.tokenizer, self.backbone.positions, 0, learn=False).train
+        task, examples = self.adapter.task, self._examples(data, learn=False)
         with evaluating(*self.adapter.modules()):
             wanted = (*task.default_metrics(), *metrics)
             return evaluate(Learner(self._bank, self.adapter), task, self.tokenizer, examples, wanted, batch_size)
@@ -171,8 +167,8 @@ class Tuner:
         Raises:
             DataError: items that are no text, with their row.
         """
-        task, examples, logits = self._logits(texts, batch_size)
-        return task.answers(logits, examples)
+        examples = self._examples(texts, labelled=False)
+        return self.adapter.task.answers(self._logits(examples, batch_size), examples)
 
     def predict_proba(self, texts: Sequence[Any], batch_size: int = BATCH) -> Any:
         """(rows, C) probabilities in the order of `classes_`; for tags a list of (words, C).
@@ -180,18 +176,15 @@ class Tuner:
         Raises:
             DataError: items that are no text, with their row.
         """
-        task, examples, logits = self._logits(texts, batch_size)
-        return task.probabilities(logits, examples)
+        examples = self._examples(texts, labelled=False)
+        return self.adapter.task.probabilities(self._logits(examples, batch_size), examples)
 
-    def _logits(self, texts: Sequence[Any], batch_size: int) -> tuple[Task, list[Any], list[Any]]:
-        task = self.adapter.task
-        examples = prepare(task, texts, None, self.tokenizer, self.backbone.positions, 0, labelled=False).train
+    def _examples(self, data: Any, **how: bool) -> list[Example]:
+        return prepare(self.adapter.task, data, None, self.tokenizer, self.backbone.positions, 0, **how).train
+
+    def _logits(self, examples: list[Example], batch_size: int) -> list[Any]:
         with evaluating(*self.adapter.modules()):
-            return (
-                task,
-                examples,
-                logits_of(Learner(self._bank, self.adapter), task, self.tokenizer, examples, batch_size),
-            )
+            return logits_of(Learner(self._bank, self.adapter), self.adapter.task, self.tokenizer, examples, batch_size)
 
     # -- resting ----------------------------------------------------------------------------------------------------
 
@@ -229,8 +222,7 @@ class Tuner:
         tuner.task, tuner.method, tuner.name = found.adapter.task, found.adapter.method, found.adapter.name
         tuner.tokenizer = found.tokenizer or open_tokenizer(None, found.backbone, tuner.task)
         reside(tuner._bank, found.adapter)
-        tuner._adapter = found.adapter
-        tuner._history = found.history
+        tuner._adapter, tuner._history = found.adapter, found.history
         if check:
             check_probe(found.adapter.facts.get("probe"), tuner._probe(found.adapter), found.backbone.dtype)
         return tuner
@@ -254,12 +246,7 @@ class Tuner:
 
     def plan(self, data: Any = None, config: TrainConfig | None = None) -> Plan:
         """What a fit would do, before any training: sites, trainable parameters and share, estimated peak memory."""
-        lengths: list[int] = []
-        task = self.task
-        if data is not None:
-            made = prepare(self.task, data, None, self.tokenizer, self.backbone.positions, 0)
-            task, lengths = made.task, [len(example["input_ids"]) for example in made.train]
-        return make_plan(self.backbone, self.method, task, config or TrainConfig(), lengths)
+        return plan(self.backbone, self.task, self.method, self.tokenizer, data, config or TrainConfig())
 
     def describe(self) -> str:
         """A few lines: backbone, method, task, and what was learnt."""
@@ -271,9 +258,8 @@ class Tuner:
         Raises:
             MergeError: the method has no weight change, or the logits on the probe would differ too much.
         """
-        adapter = self.adapter
-        self._receipt = merge(self._bank, adapter)
-        return adapter.shell.model
+        self._receipt = merge(self._bank, self.adapter)
+        return self.adapter.shell.model
 
     def unmerge(self) -> Tuner:
         """Puts the backbone's original bits back.
@@ -306,7 +292,7 @@ class Tuner:
         return f"<Tuner {self.describe()}>"
 
 
-def _made(thing: T | None, noun: str, by: str) -> T:
+def _made(thing: Any, noun: str, by: str) -> Any:
     """What a call made, or an error that names the call."""
     if thing is None:
         raise AdapterError(f"This tuner has no {noun} yet.", expected=f"{by} makes one.")

@@ -28,7 +28,7 @@ PARTS = ("lora_A", "lora_E", "lora_B")
 
 
 class AdaLoRALayer(AdapterLayer):
-    """`lora_A` (R, d_in), `lora_E` (R, 1), `lora_B` (d_out, R); the smoothed scores are buffers, so a resume keeps them."""
+    """`lora_A` (R, d_in), `lora_E` (R, 1), `lora_B` (d_out, R); smoothed scores are buffers: a resume keeps them."""
 
     lora_E: nn.Parameter
 

@@ -125,7 +125,7 @@ class Method(ABC):
     learning_rate: ClassVar[float] = 1e-3
     """The peak learning rate used when `TrainConfig.learning_rate` is None."""
     residence: ClassVar[Literal["shared", "sole", "private"]] = "shared"
-    """`shared`: many on one backbone. `sole`: replaces modules, so it must be alone. `private`: trains a copy of the backbone."""
+    """`shared`: many on one backbone. `sole`: replaces modules, so it must be alone. `private`: trains a copy of it."""
 
     layers: Literal["all"] | tuple[int, ...] = "all"
     top: int | None = None

@@ -5,11 +5,13 @@
 
 D: (M, d_in) random, U: (d_out, M) zero, so a fresh adapter changes nothing.
 
-Houlsby et al. 2019, arXiv:1902.00751; Pfeiffer et al. 2020, arXiv:2005.00247; He et al. 2021 (parallel), arXiv:2110.04366.
+Houlsby et al. 2019, arXiv:1902.00751; Pfeiffer et al. 2020, arXiv:2005.00247;
+He et al. 2021 (parallel), arXiv:2110.04366.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import torch
@@ -19,7 +21,12 @@ from torch.nn import functional as F
 from petune.config import check, choose, knobs
 from petune.methods.base import AdapterLayer, Method, Site
 
-ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu, "tanh": torch.tanh}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "silu": F.silu,
+    "tanh": torch.tanh,
+}
 ROLES = {
     "houlsby": ("attention_output", "ffn_output"),
     "pfeiffer": ("ffn_output",),

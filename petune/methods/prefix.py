@@ -49,9 +49,10 @@ class ReparametrisedPrefixLayer(AdapterLayer):
         self.dropout_share = dropout
         self.embedding = nn.Parameter(torch.randn(prefix, hidden))
         self.to_keys = nn.Sequential(nn.Linear(hidden, hidden), nn.Tanh(), nn.Linear(hidden, heads * head_size))
-        self.to_values = nn.Sequential(nn.Linear(hidden, hidden), nn.Tanh(), nn.Linear(hidden, heads * head_size))
-        nn.init.zeros_(self.to_values[2].weight)
-        nn.init.zeros_(self.to_values[2].bias)
+        last = nn.Linear(hidden, heads * head_size)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.to_values = nn.Sequential(nn.Linear(hidden, hidden), nn.Tanh(), last)
 
     def made(self) -> tuple[Tensor, Tensor]:
         """Keys and values, (P, H, K) each."""
@@ -81,7 +82,7 @@ class Prefix(Method):
 
     Args:
         length: P, prefix positions per attention.
-        reparametrise: width of the network that makes the prefix while training (Li and Liang); None: learn it directly.
+        reparametrise: width of the network that makes the prefix while training; None: it is learnt directly.
         dropout: on the prefix values, while training.
 
     Example:

@@ -1,1 +1,1 @@
-"""Where adapters act: backbone, sites, heads, bank, routing, merging. This room knows tensors, no texts and no files."""
+"""Where adapters act: backbone, sites, heads, bank, routing, merging. It knows tensors, no texts and no files."""

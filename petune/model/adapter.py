@@ -82,7 +82,7 @@ class Adapter:
         """
         flat = {f"{path}:{short}": t for path, named in self.tensors().items() for short, t in named.items()}
         given = {f"{path}:{short}": t for path, named in layers.items() for short, t in named.items()}
-        targets = {name: p for name, p in self.shell.head().items()}
+        targets = self.shell.head()
         for have, want, what in ((given, flat, "layer"), (head, targets, "head")):
             _compare(have, want, what)
         self.body.load(layers)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-
 import torch
 from torch import Tensor, nn
 
@@ -54,8 +53,8 @@ class Bank:
             )
         if others and "sole" in residence:
             raise AdapterError(
-                f"{adapter.name!r} cannot live beside {', '.join(others)}: a method from peft replaces modules of the backbone.",
-                expected="Such an adapter must be the only resident.",
+                f"{adapter.name!r} cannot live beside {', '.join(others)}.",
+                expected="A method from peft replaces modules of the backbone, so it must be the only resident.",
                 fix="Remove the others first, or give it a backbone of its own.",
             )
         if adapter.name in self.residents:

@@ -22,8 +22,9 @@ Undo = Callable[[], None]
 class Body(ABC):
     """The part of an adapter that acts inside the backbone."""
 
-    sites: list[Site] = []
-    layers: dict[str, AdapterLayer] = {}
+    def __init__(self) -> None:
+        self.sites: list[Site] = []
+        self.layers: dict[str, AdapterLayer] = {}
 
     @abstractmethod
     def module(self) -> nn.Module:
@@ -56,6 +57,7 @@ class Layered(Body):
     """Layers at sites; the backbone's modules stay untouched, hooks call the layers."""
 
     def __init__(self, method: Method, sites: list[Site], layers: dict[str, AdapterLayer]) -> None:
+        super().__init__()
         self.method, self.sites, self.layers = method, sites, layers
 
     def module(self) -> nn.Module:
@@ -102,6 +104,7 @@ class Injected(Body):
     """The long tail: another library replaced modules of the backbone. It must be alone there."""
 
     def __init__(self, injected: Any) -> None:
+        super().__init__()
         self.injected = injected
 
     def module(self) -> nn.Module:
@@ -128,6 +131,7 @@ class Private(Body):
     """Full fine-tuning: the whole private backbone is what learns."""
 
     def __init__(self, base: nn.Module) -> None:
+        super().__init__()
         self.base = base
 
     def module(self) -> nn.Module:

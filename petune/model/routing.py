@@ -75,7 +75,7 @@ class Frame:
         if self.batch and value.dim() == 2 and value.shape[0] % self.batch == 0:
             return value.reshape(self.batch, -1, value.shape[-1])
         raise RouteError(
-            f"A batch of {self.batch} rows with several adapters met an input of shape {tuple(value.shape)} at {path!r}.",
+            f"A batch of {self.batch} rows with several adapters met a {tuple(value.shape)} input at {path!r}.",
             expected="There, the leading axis is not the batch (DeBERTa projects its relative positions so).",
             fix="Send each adapter's rows in a call of their own, or train the adapters without that site.",
         )

@@ -184,10 +184,10 @@ def _graft(base: nn.Module, shared: nn.Module) -> None:
     for name in list(base._modules):
         if name in shared._modules:
             base._modules[name] = shared._modules[name]
-    for mine, theirs in ((base._parameters, shared._parameters), (base._buffers, shared._buffers)):
-        for name in list(mine):
-            if name in theirs:
-                mine[name] = theirs[name]
+    for name in set(base._parameters) & set(shared._parameters):
+        base._parameters[name] = shared._parameters[name]
+    for name in set(base._buffers) & set(shared._buffers):
+        base._buffers[name] = shared._buffers[name]
     base.config = shared.config
 
 

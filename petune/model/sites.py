@@ -39,8 +39,8 @@ def find_sites(base: nn.Module, model_type: str, method: Method) -> list[Site]:
     chosen = _chosen(method, family, len(blocks), model_type)
     if "attention" in method.roles() and not family.attention:
         raise BackboneError(
-            f"{method!r} cannot act on {model_type!r}: this architecture does not use transformers' attention registry.",
-            expected="A prefix needs an attention that asks the registry for its function.",
+            f"{method!r} cannot act on {model_type!r}.",
+            expected="A prefix needs an architecture whose attention asks transformers' registry for its function.",
             fix="Use method='lora', 'adalora' or 'bottleneck' here, or another backbone.",
         )
     sites = [

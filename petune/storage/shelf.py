@@ -78,11 +78,11 @@ def take(
     if is_full_model(folder):
         home, adapter = read_full(folder)
         return Taken(adapter if name is None else adapter.renamed(name), home, _tokenizer(folder))
-    home = backbone if backbone is None or isinstance(backbone, Backbone) else Backbone.open(backbone)
+    given = backbone if backbone is None or isinstance(backbone, Backbone) else Backbone.open(backbone)
     # A folder by peft says little about its backbone, so the reader is shown the real one where there is one.
-    known = {} if home is None else {"config": home.model.config, "prefix": home.model.base_model_prefix}
+    known = {} if given is None else {"config": given.model.config, "prefix": given.model.base_model_prefix}
     stored = adapter_file.read(folder, **known)
-    home = home or _recorded(stored.manifest["backbone"])
+    home = given or _recorded(stored.manifest["backbone"])
     return Taken(unpack(stored, home, name), home, _tokenizer(folder), _history(folder))
 
 
