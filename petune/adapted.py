@@ -85,12 +85,18 @@ class AdaptedModel:
             raise AdapterError(
                 f"There is an adapter {name!r} already.", fix=f"Call remove({name!r}) first, or take another name."
             )
+        self._bank.refuse_beside_sole()
         fingerprint(self.backbone)
         if isinstance(adapter, str | Path):
-            self._bank.add(self._read(name, adapter))
+            made = self._read(name, adapter)
         else:
             living = adapter if isinstance(adapter, Adapter) else adapter.adapter
-            self._bank.add(shelf.rebuilt(living, self.backbone, name))
+            made = shelf.rebuilt(living, self.backbone, name)
+        try:
+            self._bank.add(made)
+        except AdapterError:
+            made.body.detach()
+            raise
         return self
 
     def _read(self, name: str, folder: str | Path) -> Adapter:

@@ -18,6 +18,7 @@ from petune.storage.packing import facts_of, fingerprint
 from petune.tasks.base import Task
 from petune.training import loop
 from petune.training.plan import Plan, make_plan
+from petune.training.progress import say
 from petune.training.report import TrainReport
 from petune.training.seed import seed_everything
 
@@ -42,7 +43,7 @@ def fit(
     start: Adapter | None,
     resume: str | Path | None,
     callbacks: list[Any],
-    keep: Callable[[Fitted], None],
+    keep: Callable[[Fitted | None], None],
 ) -> None:
     """Reads the data, builds an adapter under the seed, trains it, and hands the settled one to `keep`.
 
@@ -50,7 +51,7 @@ def fit(
 
     Args:
         start: an adapter whose task, method and weights the new one starts from.
-        keep: called with what is good, also when the run went wrong after a good start.
+        keep: called with what is good, also when the run went wrong after a good start; with None when nothing is.
 
     Raises:
         DataError, TrainingError, CheckpointError: see `Tuner.fit`.
@@ -58,8 +59,9 @@ def fit(
     backbone = bank.backbone
     fingerprint(backbone)  # before anything is put into the backbone
     data = prepare(start.task if start else task, train, eval_data, tokenizer, backbone.positions, config.seed)
-    if name in bank.residents:
-        bank.remove(name)
+    if config.progress != "off":
+        say(data.notices)
+    before = bank.remove(name) if name in bank.residents else None
     seed_everything(config.seed)
     adapter = Adapter.make(backbone, name, start.method if start else method, data.task)
     if start is not None:
@@ -76,6 +78,10 @@ def fit(
     except BaseException:
         if name in bank.residents:
             bank.remove(name)
+        if before is not None and before.method.residence == "shared":
+            bank.add(before)
+        else:
+            keep(None)  # what was put into modules was taken out for good
         raise
     report.notices[:0] = data.notices
     keep(Fitted(_settled(bank, adapter, data, config, report), report))
@@ -104,5 +110,6 @@ def _settled(bank: Bank, adapter: Adapter, data: Prepared, config: TrainConfig, 
     """The adapter to keep: AdaLoRA is a LoRA from here on."""
     settled = adapter.settled()
     settled.facts.update(facts_of(adapter, data.facts, config, report.best if report else {}))
-    reside(bank, settled)
+    if settled.method.residence != "private":
+        bank.settle(settled)
     return settled

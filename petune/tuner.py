@@ -117,9 +117,9 @@ class Tuner:
             return other.adapter if other is not None else None
         return shelf.take(other, self.backbone, self.name).adapter
 
-    def _keep(self, fitted: Fitted) -> None:
-        self._adapter, self._report = fitted
-        self._history = list(fitted.report.history) if fitted.report else []
+    def _keep(self, fitted: Fitted | None) -> None:
+        self._adapter, self._report = fitted or (None, None)
+        self._history = list(self._report.history) if self._report else []
 
     # -- using ------------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -17,6 +17,13 @@ from petune.errors import BackboneError
 from petune.methods.base import Method, Site
 from petune.model.families import FAMILIES
 from petune.model.sites import block_list, find_sites
+
+
+class Merged(NamedTuple):
+    """Which adapter is merged into a backbone, and by whom."""
+
+    name: str
+    by: object
 
 
 class Backbone:
@@ -36,8 +43,6 @@ class Backbone:
         """The piece that rows are padded with; a tokenizer may know it where the configuration does not."""
         self.fingerprint: str | None = None
         """The digest of its weights as stored, once somebody asked for it."""
-        self.merged: str | None = None
-        """The name of the adapter that is merged in, if any."""
 
     @classmethod
     def open(cls, source: str | Path | PreTrainedModel) -> Backbone:
@@ -63,6 +68,15 @@ class Backbone:
                 fix="Check the path; without a network the model must be in the local cache.",
             ) from error
         return cls(model.eval(), str(source), frozenset(info["missing_keys"]))
+
+    @property
+    def merged(self) -> Merged | None:
+        """What is merged into the weights, whoever did it: the note lies on the model itself, and a copy copies it."""
+        return getattr(self.model, "_petune_merged", None)
+
+    @merged.setter
+    def merged(self, note: Merged | None) -> None:
+        self.model._petune_merged = note  # type: ignore[assignment]
 
     @property
     def model_type(self) -> str:

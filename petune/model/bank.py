@@ -16,7 +16,7 @@ from petune.lookup import near
 from petune.methods.base import Site
 from petune.model import attention
 from petune.model.adapter import Adapter
-from petune.model.backbone import Backbone
+from petune.model.backbone import Backbone, Merged
 from petune.model.routing import Frame, Route, make_frame
 from petune.model.taps import Tap
 
@@ -30,11 +30,24 @@ class Bank:
         self.taps: dict[str, Tap] = {}
         self.attention: dict[nn.Module, str] = {}
         self._undo: list[Callable[[], None]] = []
+        self._mark = object()
+        """Tells this bank's merges from another's; a deep copy has a mark of its own, like everything else."""
 
     @property
     def merged(self) -> str | None:
-        """The name of the adapter that is merged into the backbone."""
-        return self.backbone.merged
+        """The name of the adapter that this bank has merged into the backbone."""
+        note = self.backbone.merged
+        return note.name if note is not None and note.by is self._mark else None
+
+    def refuse_beside_sole(self) -> None:
+        """Raises AdapterError when a resident replaces modules, so that nothing else can act here."""
+        alone = next((name for name, a in self.residents.items() if a.method.residence == "sole"), None)
+        if alone is not None:
+            raise AdapterError(
+                f"{alone!r} is a method from peft: it replaces modules of the backbone.",
+                expected="Such an adapter must be the only resident.",
+                fix=f"Call remove({alone!r}) first, or give it a backbone of its own.",
+            )
 
     def add(self, adapter: Adapter) -> None:
         """Makes an adapter resident; one of the same name is replaced.
@@ -61,6 +74,10 @@ class Bank:
             self.remove(adapter.name)
         self.residents = {**self.residents, adapter.name: adapter}
         self._tap(adapter)
+
+    def settle(self, adapter: Adapter) -> None:
+        """Puts the settled form of a resident in its place; it acts at the same sites."""
+        self.residents = {**self.residents, adapter.name: adapter}
 
     def remove(self, name: str) -> Adapter:
         """Takes an adapter out; sites that no other resident uses are bare again.
@@ -119,17 +136,16 @@ class Bank:
             MergeError: while merged, any other route than the merged adapter's.
         """
         frame = make_frame(self, route, self.find, self.backbone.device)
-        if self.merged is not None:
-            if isinstance(route, str) and route == self.merged:
-                return Frame(self, ())
-            self.refuse_while_merged("use another route")
+        if isinstance(route, str) and route == self.merged:
+            return Frame(self, ())
+        self.refuse_while_merged("use another route")
         return frame
 
     def refuse_while_merged(self, work: str) -> None:
-        """Raises MergeError while an adapter is merged in."""
-        if self.merged is not None:
+        """Raises MergeError while an adapter is merged in, be it by another tuner on the same backbone."""
+        if self.backbone.merged is not None:
             raise MergeError(
-                f"The adapter {self.merged!r} is merged into the backbone.",
+                f"The adapter {self.backbone.merged.name!r} is merged into the backbone.",
                 expected=f"While merged, petune cannot {work}.",
                 fix="Call unmerge() first.",
             )
@@ -145,7 +161,7 @@ class Bank:
         self._undo = [adapter.body.merge()]
         for path, layer in adapter.shell.overlays.items():
             self._undo.append(_swap_in(adapter.shell.base.get_submodule(path), layer.part))
-        self.backbone.merged = name
+        self.backbone.merged = Merged(name, self._mark)
         return adapter
 
     def unmerge(self) -> None:

@@ -46,7 +46,8 @@ class Learner(nn.Module):
     def forward(self, **inputs: Any) -> Tensor:
         """The logits of the adapter's shell on this batch."""
         bank, adapter = self.__dict__["bank"], self.__dict__["adapter"]
-        frame = bank.frame(adapter.name) if adapter.name in bank.residents else None
+        # A private copy has no resident; anything else must be one, or its layers would be passed over silently.
+        frame = bank.frame(adapter.name) if adapter.method.residence != "private" else None
         with entered(frame):
             logits: Tensor = adapter.shell.model(**adapter.shell.inputs(inputs)).logits
         return logits

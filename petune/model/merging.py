@@ -21,7 +21,7 @@ class MergeReceipt:
         name: the adapter.
         max_logit_difference: largest absolute difference of the logits, merged against active.
         tolerance: what was accepted for the backbone's type.
-        sites: weights that were changed.
+        sites: weights that were changed; 0 where a peft method merges its own way.
 
     Example:
         >>> print(MergeReceipt("a", 1e-7, 1e-4, 12))
@@ -34,8 +34,9 @@ class MergeReceipt:
     sites: int
 
     def __str__(self) -> str:
+        where = f" into {self.sites} weights" if self.sites else ""
         return (
-            f"Merged {self.name!r} into {self.sites} weights; largest logit difference on the probe "
+            f"Merged {self.name!r}{where}; largest logit difference on the probe "
             f"{self.max_logit_difference:.1e} (accepted {self.tolerance:.1e})."
         )
 

@@ -120,7 +120,11 @@ def unpack(stored: Stored, backbone: Backbone, name: str | None = None) -> Adapt
     with torch.random.fork_rng(devices=[]):
         adapter = Adapter.make(backbone, name or said["name"], method, task, **facts)
     adapter.facts["notices"] = [*stored.notices, *notices]
-    adapter.load(stored.layers, stored.head)
+    try:
+        adapter.load(stored.layers, stored.head)
+    except BaseException:
+        adapter.body.detach()
+        raise
     return adapter
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+from collections.abc import Sequence
 from typing import IO, Any
 
 from petune.training.callbacks import Callback, Row, RunStart
@@ -11,6 +13,13 @@ from petune.training.memory import MemoryMeter
 from petune.training.report import EVAL, TrainReport
 
 SECONDS_BETWEEN_LINES = 5.0
+
+
+def say(lines: Sequence[str]) -> None:
+    """Prints lines, each once: only on the main process, before Accelerate knows which one that is."""
+    if os.environ.get("RANK", "0") == "0":
+        for line in lines:
+            print(line, file=sys.stderr)
 
 
 def make_progress(meter: MemoryMeter, stream: IO[str] | None = None) -> Callback:
