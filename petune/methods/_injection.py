@@ -80,6 +80,8 @@ class Injected:
             self._put_back()
             raise
         self._after = Tree(root)
+        state = set(self._made.tuner.state_dict())
+        self._state = {id(tensor) for name, tensor in _every(self._made.tuner) if name in state}
 
     @property
     def method(self) -> Any:
@@ -96,8 +98,11 @@ class Injected:
         return {name: t for name, t in self._own() if isinstance(t, nn.Parameter) and t.requires_grad}
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that is not the backbone's: what trains, and frozen projections and other buffers."""
-        return {name: tensor.detach() for name, tensor in self._own()}
+        """Everything that is not the backbone's: what trains, and frozen projections and other buffers.
+
+        Index tables that the library makes anew each time (buffers that are no part of its state) are left out.
+        """
+        return {name: t.detach() for name, t in self._own() if t.is_floating_point() or id(t) in self._state}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Copies values in.
@@ -106,12 +111,15 @@ class Injected:
             AdapterError: names or shapes that differ from those here; nothing is copied then.
         """
         own = dict(self._own())
-        odd = set(own) ^ set(tensors)
+        # Fixed projections that the library leaves out of its own files are the same ones again, made from a seed.
+        needed = {name for name, tensor in own.items() if id(tensor) in self._state}
+        odd = (needed - set(tensors)) or (set(tensors) - set(own))
         if odd:
             name = min(odd)
             what = "lacks" if name in own else "has, but this adapter does not know,"
-            others = set(tensors) - set(own) if name in own else set(own) - set(tensors)
+            others = set(tensors) - set(own) if name in own else needed - set(tensors)
             raise AdapterError(f"The file {what} the tensor {name!r}.", fix=near(name, others) if others else "")
+        own = {name: tensor for name, tensor in own.items() if name in tensors}
         for name, tensor in own.items():
             if tensor.shape != tensors[name].shape:
                 raise AdapterError(

@@ -30,6 +30,7 @@ EXPORT = "petune.json"
 PEFT_CONFIG = "adapter_config.json"
 EDITABLE = ("README.md", "history.jsonl")
 """Exports that people may change: their content is not checked."""
+_TRIES = 20
 
 
 def write(
@@ -55,18 +56,16 @@ def write(
     data, made = _packed(stored)
     sha256 = hashlib.sha256(data).hexdigest()
     exports = _exports(stored, tokenizer, history, default_card(stored) if card is None else card)
-    about = {
-        **made,
-        "adapter_sha256": sha256,
-        "exports": {k: hashlib.sha256(v).hexdigest() for k, v in exports.items()},
-    }
-    exports[EXPORT] = (strict_json.dumps(about, indent=1) + "\n").encode()
+    listed = {name: None if name in EDITABLE else hashlib.sha256(text).hexdigest() for name, text in exports.items()}
+    about = {**made, "adapter_sha256": sha256, "exports": listed}
+    # petune.json goes first: from then on the old adapter's exports are stale, which is no error, until the commit.
+    files = {EXPORT: (strict_json.dumps(about, indent=1) + "\n").encode(), **exports, ADAPTER: data}
     folder = atomic.make_folder(folder)
     with atomic.only_writer(folder):
         atomic.sweep(folder)
         before = _listed(folder)
-        atomic.write_files(folder, {**exports, ADAPTER: data})
-        for name in before - set(exports):  # what an earlier adapter of this folder had and this one has not
+        atomic.write_files(folder, files)
+        for name in before - set(files):  # what an earlier adapter of this folder had and this one has not
             with contextlib.suppress(OSError):
                 (folder / name).unlink()
     return folder
@@ -87,6 +86,17 @@ def read(folder: str | Path, *, config: Any = None, prefix: str | None = None) -
         AdapterFileError: with the file, the key or tensor, the cause and the fix.
     """
     folder = Path(folder)
+    for _ in range(_TRIES - 1):
+        before = _state(folder)
+        try:
+            return _read(folder, config, prefix)
+        except AdapterFileError:
+            if _state(folder) == before:
+                raise  # else a writer was at work between two files: look again
+    return _read(folder, config, prefix)
+
+
+def _read(folder: Path, config: Any, prefix: str | None) -> Stored:
     whereabouts.check(folder)
     path = folder / ADAPTER
     data = container.read_bytes(path)
@@ -96,12 +106,30 @@ def read(folder: str | Path, *, config: Any = None, prefix: str | None = None) -
         soundness.check(stored, str(path))
         return stored
     source = f"The manifest in {path}"
+    if metadata.get("petune_sha256") != _sha256(metadata["petune"]):
+        raise AdapterFileError(
+            f"{source} is not what was written (its sha256 differs).",
+            expected="The file as it was written.",
+            fix="Copy or download it again, or save the adapter again.",
+        )
     made = strict_json.loads(metadata["petune"], source=source)
     manifest.validate(made, source=source)
     _check_digests(tensors, made["digests"], str(path))
     stored = layout.unflatten(tensors, made, str(path))
     notices = [*soundness.check(stored, str(path)), *_check_exports(folder, data, made)]
     return Stored(stored.manifest, stored.layers, stored.head, tuple(notices))
+
+
+def _state(folder: Path) -> list[tuple[int, int, int] | None]:
+    """Which files are there now; a rename puts another inode in place."""
+    found: list[tuple[int, int, int] | None] = []
+    for name in (ADAPTER, EXPORT, PEFT_CONFIG):
+        try:
+            status = (folder / name).stat()
+            found.append((status.st_ino, status.st_mtime_ns, status.st_size))
+        except OSError:
+            found.append(None)
+    return found
 
 
 def _packed(stored: Stored) -> tuple[bytes, dict[str, Any]]:
@@ -112,7 +140,12 @@ def _packed(stored: Stored) -> tuple[bytes, dict[str, Any]]:
     made = {**stored.manifest, "digests": digests, "layout": places}
     made["untrained"] = bool(made["untrained"]) or soundness.untrained(stored)
     manifest.validate(made, source="The manifest to save")
-    return container.pack(tensors, {"format": "pt", "petune": strict_json.dumps(made)}), made
+    text = strict_json.dumps(made)
+    return container.pack(tensors, {"format": "pt", "petune": text, "petune_sha256": _sha256(text)}), made
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _exports(stored: Stored, tokenizer: Any, history: list[dict[str, Any]] | None, card: str) -> dict[str, bytes]:
@@ -176,7 +209,9 @@ def _check_exports(folder: Path, data: bytes, made: Mapping[str, Any]) -> list[s
             raise AdapterFileError(f"{folder / EXPORT} lists {name!r}, which is outside of the folder.")
         if not path.exists():
             missing.append(name)
-        elif name not in EDITABLE and hashlib.sha256(container.read_bytes(path)).hexdigest() != digest:
+        elif name in EDITABLE and digest is None:
+            continue
+        elif hashlib.sha256(container.read_bytes(path)).hexdigest() != digest:
             raise _disagrees(path, "in its content")
     if PEFT_CONFIG not in listed and (folder / PEFT_CONFIG).exists():
         missing.append(f"{PEFT_CONFIG} (the one there belongs to another adapter)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import stat
 from collections.abc import Mapping
@@ -53,8 +54,10 @@ def digest(tensor: Tensor) -> str:
         'e3b0c442'
     """
     plain = tensor.detach().cpu().contiguous().reshape(-1)
-    raw = plain.view(torch.uint8).numpy() if plain.numel() else b""
-    return hashlib.sha256(raw).hexdigest()
+    made = hashlib.sha256()
+    if plain.numel():
+        made.update(plain.view(torch.uint8).numpy().data)
+    return made.hexdigest()
 
 
 def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
@@ -68,7 +71,15 @@ def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
             raise AdapterFileError(f"Tensor {name!r} is {tensor.dtype}.", expected=f"One of {', '.join(DTYPES)}.")
     # Clones: views of one storage (stacked adapters) would be refused by safetensors, or written whole.
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    return safetensors.torch.save(plain, dict(metadata))
+    data = safetensors.torch.save(plain)
+    length = int.from_bytes(data[:8], "little")
+    # safetensors writes metadata in a random order; sorted, the same adapter is the same bytes.
+    listed = {"__metadata__": dict(sorted(metadata.items())), **json.loads(data[8 : 8 + length])}
+    text = json.dumps(listed, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    if len(text) > MAX_HEADER_BYTES:
+        raise AdapterFileError(f"The manifest needs {len(text)} bytes.", expected=f"At most {MAX_HEADER_BYTES}.")
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]
 
 
 def read_bytes(path: Path) -> bytes:

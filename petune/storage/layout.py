@@ -117,11 +117,12 @@ def _empty(layout: Mapping[str, Any], source: str) -> dict[str, Tensor]:
     """The tensors without elements."""
     made = {}
     for name, form in layout["empty"].items():
-        shape = form.get("shape") if isinstance(form, dict) else None
-        known = isinstance(form, dict) and form.get("dtype") in DTYPES and isinstance(shape, list)
-        if not known or not all(type(n) is int and 0 <= n < 2**31 for n in shape) or 0 not in shape:  # type: ignore[union-attr]
+        form = form if isinstance(form, dict) else {}
+        dtype, shape = form.get("dtype"), form.get("shape")
+        sizes = shape if isinstance(shape, list) else []
+        if dtype not in DTYPES or 0 not in sizes or not all(type(n) is int and 0 <= n < 2**31 for n in sizes):
             raise AdapterFileError(f"{source}: layout.empty[{name!r}] is no empty tensor.")
-        made[name] = torch.empty(shape, dtype=DTYPES[form["dtype"]])
+        made[name] = torch.empty(sizes, dtype=DTYPES[dtype])
     return made
 
 

@@ -84,7 +84,12 @@ def _pairs(own: Mapping[str, Tensor], source: str) -> dict[str, dict[str, Tensor
             raise AdapterFileError(f"{source}: the factors of {site!r} do not fit: {[tuple(t.shape) for t in (a, b)]}.")
     if not pairs:
         raise AdapterFileError(f"{source}: the folder holds no LoRA factors.")
-    return pairs
+    return {site: pairs[site] for site in sorted(pairs, key=_by_block)}
+
+
+def _by_block(path: str) -> list[tuple[int, str]]:
+    """Sorts `layer.10` after `layer.9`: a file's own order is any."""
+    return [(int(part) if part.isdigit() else -1, part) for part in path.split(".")]
 
 
 def _layer(parts: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from petune.errors import AdapterFileError
-from petune.storage import container, manifest, peft_lora, rotary, strict_json
+from petune.storage import container, manifest, peft_lora, peft_prefix, strict_json
 from petune.storage.peft_fields import kind_of
 from petune.storage.stored import Stored
 
@@ -70,13 +70,13 @@ def from_peft(folder: str | Path, *, config: Any = None, prefix: str | None = No
     if kind == "peft":
         knobs, layers = _long_tail(said, own, prefix)
     elif kind == "prefix":
-        knobs, layers = _prefix_layers(said, own, config, str(source))
+        knobs, layers = peft_prefix.layers(said, own, config, str(source))
     else:
         knobs, layers = peft_lora.layers(said, own, prefix, config, str(source), notices)
     labels = _labels(head, str(folder), notices)
     made = manifest.build(
         name=folder.resolve().name,
-        task={"name": task, "knobs": {"labels": labels}},
+        task={"name": task, "knobs": _task_knobs(task, labels)},
         labels=labels,
         method={"name": "lora" if kind == "adalora" else kind, "knobs": knobs},
         trained_as=kind,
@@ -186,7 +186,7 @@ def _task(said: Mapping[str, Any], head: Mapping[str, Tensor], source: str, noti
 
 
 def _labels(head: Mapping[str, Tensor], source: str, notices: list[str]) -> list[str]:
-    """peft stores no label names: LABEL_0 ... as many as the head's last map has rows."""
+    """peft stores no label names: LABEL_0 ... as many as the head's last map has rows; none for a regression."""
     ends = [
         (name, t)
         for ending in _OUTPUTS
@@ -199,9 +199,21 @@ def _labels(head: Mapping[str, Tensor], source: str, notices: list[str]) -> list
             expected=f"A tensor that ends with {', '.join(_OUTPUTS)}.",
             fix="Save it in peft with the head in modules_to_save.",
         )
-    labels = [f"LABEL_{i}" for i in range(ends[0][1].shape[0])]
+    count = ends[0][1].shape[0]
+    if count == 1:
+        notices.append("The head has a single output, so it is taken for a regression.")
+        return []
+    labels = [f"LABEL_{i}" for i in range(count)]
     notices.append(f"peft stores no label names, so the classes are called {labels[0]} to {labels[-1]}.")
     return labels
+
+
+def _task_knobs(task: str, labels: list[str]) -> dict[str, Any]:
+    """What petune's task would have learnt from a table; peft knows of no columns."""
+    if task == "token-classification":
+        return {"tokens": "tokens", "tags": "tags", "scheme": "none"}
+    problem = "single_label_classification" if labels else "regression"
+    return {"text": "text", "label": "label", "problem_type": problem}
 
 
 def _backbone(said: Mapping[str, Any], config: Any, prefix: str) -> dict[str, Any]:
@@ -242,38 +254,3 @@ def _long_tail(
         if isinstance(config.get(key), list):
             config[key] = [part.removeprefix(f"{prefix}.") if prefix else part for part in config[key]]
     return {"config": config}, {"": named}
-
-
-def _prefix_layers(
-    said: Mapping[str, Any], own: Mapping[str, Tensor], config: Any, source: str
-) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
-    """peft's matrix (P, layers * 2 * H * K) as keys and values per layer, the keys turned back by P positions."""
-    if config is None:
-        raise AdapterFileError(
-            f"{source}: a prefix can be read only together with its backbone.", fix="Pass the backbone as well."
-        )
-    small = manifest.small_config(config)
-    why = rotary.why_not(small)
-    if why is not None:
-        raise AdapterFileError(f"{source} is a prefix that cannot be moved to petune: {why}.")
-    # petune's own copy of the same prefix, in a folder whose manifest was lost, is not needed.
-    matrix = own.get("prompt_embeddings")
-    length, layers, heads = (said.get(key) for key in ("num_virtual_tokens", "num_layers", "num_attention_heads"))
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    if matrix is None or not all(type(n) is int and n > 0 for n in (length, layers, heads)):
-        raise AdapterFileError(
-            f"{source}: no whole prefix.", expected="The tensor 'prompt_embeddings' and its three counts."
-        )
-    if tuple(matrix.shape) != (length, layers * 2 * heads * size) or layers != config.num_hidden_layers:  # type: ignore[operator]
-        raise AdapterFileError(
-            f"{source}: 'prompt_embeddings' is {tuple(matrix.shape)}.", expected="(P, layers * 2 * H * K)."
-        )
-    parts = matrix.view(length, layers, 2, heads, size).float()
-    made = {
-        f"layers.{i}.self_attn": {
-            "keys": rotary.turned(parts[:, i, 0], -length, small),  # type: ignore[operator]
-            "values": parts[:, i, 1].clone(),
-        }
-        for i in range(layers)  # type: ignore[arg-type]
-    }
-    return {"length": length}, made

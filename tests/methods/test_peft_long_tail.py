@@ -17,7 +17,9 @@ from petune.storage.container import digest
 from tests import tiny
 
 CONFIGS: dict[str, Any] = {
-    "ia3": lambda: peft.IA3Config(target_modules=["key", "value", "output.dense"], feedforward_modules=["output.dense"]),
+    "ia3": lambda: peft.IA3Config(
+        target_modules=["key", "value", "output.dense"], feedforward_modules=["output.dense"]
+    ),
     "dora": lambda: peft.LoraConfig(r=4, use_dora=True, target_modules=["query", "value"]),
     "vera": lambda: peft.VeraConfig(r=8, target_modules=["query", "value"], projection_prng_key=3, d_initial=1.0),
     "oft": lambda: peft.OFTConfig(r=4, oft_block_size=0, target_modules=["query", "value"]),
@@ -224,7 +226,11 @@ def test_load_is_strict() -> None:
     injected = Peft(config=CONFIGS["dora"]()).inject(tiny.backbone("bert"))
     kept = {name: t.clone() for name, t in injected.tensors().items()}
     name = sorted(kept)[0]
-    for wrong in ({k: v for k, v in kept.items() if k != name}, {**kept, "model.x": kept[name]}, {**kept, name: torch.ones(1)}):
+    for wrong in (
+        {k: v for k, v in kept.items() if k != name},
+        {**kept, "model.x": kept[name]},
+        {**kept, name: torch.ones(1)},
+    ):
         changed = {k: v + 1 for k, v in wrong.items()}
         with pytest.raises(AdapterError):
             injected.load(changed)
