@@ -12,8 +12,9 @@ import torch
 from transformers import PreTrainedModel
 
 from petune.data.batching import ordered_batches
+from petune.data.preparing import prepare
+from petune.data.tokenizers import open_tokenizer
 from petune.errors import AdapterError, DataError, RouteError
-from petune.inputs import open_tokenizer, prepare
 from petune.model.adapter import Adapter
 from petune.model.backbone import Backbone
 from petune.model.bank import Bank

@@ -9,10 +9,10 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from petune.config import TrainConfig
+from petune.data.preparing import prepare
+from petune.data.tokenizers import open_tokenizer
 from petune.errors import AdapterError
-from petune.fitting import Fitted, fit, plan, reside
-from petune.inputs import as_method, as_task, open_tokenizer, prepare
-from petune.methods.base import Method
+from petune.methods.base import Method, as_method
 from petune.model.adapter import Adapter
 from petune.model.backbone import Backbone
 from petune.model.bank import Bank
@@ -22,8 +22,9 @@ from petune.model.modes import evaluating
 from petune.model.probe import replay
 from petune.storage import shelf
 from petune.storage.packing import check_probe
-from petune.tasks.base import Example, Task
+from petune.tasks.base import Example, Task, as_task
 from petune.training.evaluation import evaluate, logits_of
+from petune.training.fitting import Fitted, fit, plan, reside
 from petune.training.plan import Plan
 from petune.training.report import EvalReport, TrainReport
 

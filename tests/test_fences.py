@@ -26,7 +26,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("data",),
     ("storage",),
     ("training",),
-    ("inputs",),
     ("tuner", "adapted"),
     ("cli",),
     ("__init__", "__main__"),

@@ -1,83 +1,16 @@
-"""What both doors (Tuner and AdaptedModel) do with what users hand them: names, tokenizers, data."""
+"""From what a user hands over to encoded rows: read, split, learn labels, encode, and say what was done."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
 
-from transformers import AutoTokenizer
-
 from petune.data.sources import read
 from petune.data.splitting import fingerprint, hold_out, overlap
-from petune.errors import BackboneError, ConfigError
-from petune.lookup import find
-from petune.methods.base import Method
-from petune.model.backbone import Backbone, quiet
 from petune.tasks.base import Example, Table, Task
 
 UNLIMITED = 512
 """Pieces per row where neither the task nor the architecture sets a limit."""
-
-
-def as_task(task: str | Task) -> Task:
-    """A task by name, or as it is.
-
-    Raises:
-        UnknownNameError: no such task.
-        ConfigError: something that is no task.
-    """
-    if isinstance(task, Task):
-        return task
-    if isinstance(task, str):
-        return find("tasks", task)()  # type: ignore[no-any-return]
-    raise ConfigError(f"{task!r} is no task.", expected="A task is a name or an instance of petune.tasks.base.Task.")
-
-
-def as_method(method: Any) -> Method:
-    """A method by name, as it is, or around a `peft.PeftConfig`.
-
-    Raises:
-        UnknownNameError: no such method.
-        ConfigError: something that is no method.
-    """
-    if isinstance(method, Method):
-        return method
-    if isinstance(method, str):
-        return find("methods", method)()  # type: ignore[no-any-return]
-    if hasattr(method, "peft_type"):
-        return find("methods", "peft")(config=method)  # type: ignore[no-any-return]
-    raise ConfigError(
-        f"{method!r} is no method.", expected="A method is a name, a petune method or a peft.PeftConfig instance."
-    )
-
-
-def open_tokenizer(tokenizer: Any, backbone: Backbone, task: Task | None = None) -> Any:
-    """The given tokenizer, or the one that lies beside the backbone; the backbone learns its pad piece.
-
-    Raises:
-        BackboneError: none is to be found.
-    """
-    if tokenizer is None or isinstance(tokenizer, str):
-        tokenizer = _beside(tokenizer or backbone.source, task)
-    if backbone.pad_token_id is None:
-        backbone.pad_token_id = tokenizer.pad_token_id
-    return tokenizer
-
-
-def _beside(source: str, task: Task | None) -> Any:
-    """The tokenizer of a folder or hub id."""
-    knobs = getattr(type(task), "tokenizer_kwargs", {})
-    try:
-        with quiet():
-            if not source:
-                raise OSError("the backbone came without a name")
-            return AutoTokenizer.from_pretrained(source, **knobs)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BackboneError(
-            f"No tokenizer was found for the backbone {source!r}.",
-            expected="It lies in the same folder or repository as the backbone.",
-            fix="Pass tokenizer=..., or save one there with tokenizer.save_pretrained(folder).",
-        ) from error
 
 
 @dataclass(frozen=True)

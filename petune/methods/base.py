@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from petune.config import check, knobs
 from petune.errors import ConfigError
+from petune.lookup import find
 
 
 class Site(NamedTuple):
@@ -159,6 +160,24 @@ class Method(ABC):
     def folded(self, layers: Layers) -> Method:
         """The method that the layers are once training is over (AdaLoRA: a LoRA with a rank per site)."""
         return self
+
+
+def as_method(method: Any) -> Method:
+    """A method by name, as it is, or around a `peft.PeftConfig`.
+
+    Raises:
+        UnknownNameError: no such method.
+        ConfigError: something that is no method.
+    """
+    if isinstance(method, Method):
+        return method
+    if isinstance(method, str):
+        return find("methods", method)()  # type: ignore[no-any-return]
+    if hasattr(method, "peft_type"):
+        return find("methods", "peft")(config=method)  # type: ignore[no-any-return]
+    raise ConfigError(
+        f"{method!r} is no method.", expected="A method is a name, a petune method or a peft.PeftConfig instance."
+    )
 
 
 CONTRACT = Method

@@ -15,6 +15,8 @@ import numpy as np
 from torch import Tensor
 
 from petune.config import check, knobs
+from petune.errors import ConfigError
+from petune.lookup import find
 
 Example = dict[str, Any]
 """One encoded row: `input_ids` and what else the tokenizer gave (lists of int), `labels` when labelled, `row` (int)."""
@@ -165,6 +167,20 @@ class Task(ABC):
     @abstractmethod
     def headline(self) -> str:
         """The key of the evaluation that picks the best adapter, such as `accuracy`."""
+
+
+def as_task(task: str | Task) -> Task:
+    """A task by name, or as it is.
+
+    Raises:
+        UnknownNameError: no such task.
+        ConfigError: something that is no task.
+    """
+    if isinstance(task, Task):
+        return task
+    if isinstance(task, str):
+        return find("tasks", task)()  # type: ignore[no-any-return]
+    raise ConfigError(f"{task!r} is no task.", expected="A task is a name or an instance of petune.tasks.base.Task.")
 
 
 CONTRACT = Task

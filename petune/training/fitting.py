@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from petune.config import TrainConfig
+from petune.data.preparing import Prepared, prepare
 from petune.errors import TrainingError
-from petune.inputs import Prepared, prepare
 from petune.methods.base import Method
 from petune.model.adapter import Adapter
 from petune.model.backbone import Backbone
