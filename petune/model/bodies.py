@@ -119,6 +119,10 @@ class Injected(Body):
     def load(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
         self.injected.load(dict(tensors[""]))
 
+    def folded(self, method: Method) -> tuple[Method, Body]:
+        # Patterns and defaults have become names: what is saved says exactly which modules were replaced.
+        return self.injected.method, self
+
     def merge(self) -> Undo:
         self.injected.merge()
         return lambda: self.injected.unmerge()
@@ -160,7 +164,7 @@ def body_for(method: Method, shell: Shell) -> Body:
     if method.residence == "private":
         return Private(shell.base)
     if method.residence == "sole":
-        return Injected(method.inject(shell.base))  # type: ignore[attr-defined]
+        return Injected(method.inject(shell.base, exclude=[*shell.overlays]))  # type: ignore[attr-defined]
     backbone = shell.backbone
     sites = [site for site in backbone.sites(shell.base, method) if not _in_head(site.path, shell)]
     layers = {site.path: method.layer(site).to(backbone.device) for site in sites}
