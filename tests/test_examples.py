@@ -1,0 +1,63 @@
+"""The examples run as they stand, on a tiny backbone, and each prints what it promises."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.tiny import folder
+
+EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
+PROMISED = {
+    "quickstart": ("trainable parameters", "accuracy", "('bad', 'good')"),
+    "ner": ("LOC", "PER", "Carla"),
+    "many_tasks_one_backbone": ("('mood', 'kind')", "[(2,), (3,), None]", "A, B, A bit-equal: True", "('kind',)"),
+    "merge_and_export": ("Merged 'default'", "adapter_config.json", "True"),
+    "your_own_method": ("trainable parameters", "True"),
+}
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny BERT with its tokenizer."""
+    return folder("bert", tmp_path_factory.mktemp("backbone"))
+
+
+def run(example: Path, *words: str | Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs an example as `python examples/NAME.py WORDS` would."""
+    monkeypatch.setattr(sys, "argv", [str(example), *map(str, words)])
+    runpy.run_path(str(example), run_name="__main__")
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft asks for it
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_runs(
+    example: Path, backbone: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It runs to its end and prints what it promises; nothing that it compares is different."""
+    run(example, backbone, monkeypatch=monkeypatch)
+    told = capsys.readouterr().out
+    assert not [word for word in PROMISED[example.stem] if word not in told], told
+    assert "False" not in told.split(), told
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_is_short(example: Path) -> None:
+    """Fewer than 60 lines, and a docstring with the command that runs it."""
+    text = example.read_text(encoding="utf-8")
+    assert text.count("\n") < 60
+    assert f"python examples/{example.name} [BACKBONE]" in text
+
+
+def test_ner_reads_conll_files(
+    backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With two files named, they are the data."""
+    for part in ("train", "test"):
+        (tmp_path / f"{part}.conll").write_text("anna B-PER\nsleeps O\n\noslo B-LOC\nsleeps O\n\n" * 6)
+    example = next(path for path in EXAMPLES if path.stem == "ner")
+    run(example, backbone, tmp_path / "train.conll", tmp_path / "test.conll", monkeypatch=monkeypatch)
+    assert "(12 rows)" in capsys.readouterr().out
