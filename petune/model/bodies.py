@@ -164,7 +164,8 @@ def body_for(method: Method, shell: Shell) -> Body:
     if method.residence == "private":
         return Private(shell.base)
     if method.residence == "sole":
-        return Injected(method.inject(shell.base, exclude=[*shell.overlays]))  # type: ignore[attr-defined]
+        heads = [path for path, _ in shell.base.named_modules() if _in_head(path, shell)]
+        return Injected(method.inject(shell.base, exclude=heads))  # type: ignore[attr-defined]
     backbone = shell.backbone
     sites = [site for site in backbone.sites(shell.base, method) if not _in_head(site.path, shell)]
     layers = {site.path: method.layer(site).to(backbone.device) for site in sites}

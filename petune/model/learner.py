@@ -72,7 +72,9 @@ class Learner(nn.Module):
         adapter: Adapter = self.__dict__["adapter"]
         base = adapter.shell.base
         mine = {id(p) for p in self.parameters()}
-        frozen = [p for p in base.parameters() if id(p) not in mine and p.requires_grad]
+        # A shell may leave parts of the backbone out (a pooler for tags); those are frozen as well.
+        there = {id(p): p for p in (*base.parameters(), *adapter.shell.backbone.model.parameters())}
+        frozen = [p for p in there.values() if id(p) not in mine and p.requires_grad]
         for p in frozen:
             p.requires_grad_(False)
         for p in self.parameters():
@@ -92,13 +94,14 @@ class Learner(nn.Module):
 
     def mode(self, training: bool) -> None:
         """Train or eval mode of adapter, head and the adapted blocks, as `fitting` decided."""
-        self.__dict__["_train_base"](training)
         self.train(training)
         adapter: Adapter = self.__dict__["adapter"]
         # The head's dropout has no parameters, so it is no part of `head`; it follows the adapter all the same.
         for child in adapter.shell.model.children():
             if child is not adapter.shell.base:
                 child.train(training)
+        # Last, because in full fine-tuning the backbone is a part of this module.
+        self.__dict__["_train_base"](training)
 
     def _live_blocks(self) -> list[tuple[str, nn.Module]]:
         """The blocks at or above the lowest adapter: those through which gradients flow."""
