@@ -67,7 +67,7 @@ class LoRA(Method):
 
     paper: ClassVar[str] = "https://arxiv.org/abs/2106.09685"
     mergeable: ClassVar[bool] = True
-    learning_rate: ClassVar[float] = 1e-3
+    learning_rate: ClassVar[float] = 5e-4
 
     rank: int = 8
     alpha: float | None = 16.0
