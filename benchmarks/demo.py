@@ -27,7 +27,7 @@ from petune import AdaptedModel, Tuner
 TRAIN, VALIDATION = 2000, 200
 # One epoch of 125 steps is short. The rates are the methods' defaults, but for the probe and the prefix, which learn
 # faster at ten and three times theirs; chosen on other validation rows than those that the demo evaluates.
-RATES = {"head": 5e-2, "full": 1e-4, "lora": 1e-3, "adalora": 5e-3, "bottleneck": 1e-3, "prefix": 3e-2}
+RATES = {"head": 5e-2, "full": 1e-4, "lora": 5e-4, "adalora": 5e-3, "bottleneck": 1e-3, "prefix": 3e-2}
 MERGEABLE = ("lora", "adalora")
 QUESTIONS = ("bottleneck", 1e-3, 3)
 """Method, rate and epochs of the second adapter."""
