@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from petune.errors import AdapterFileError
 from petune.lookup import near
 from petune.methods.base import AdapterLayer, Method
+from petune.model.attention import restore_setting
 from petune.model.backbone import Backbone
 from petune.model.bodies import Body, body_for
 from petune.model.shell import Shell
+from petune.model.taps import strip
 from petune.tasks.base import Task
 
 
@@ -101,8 +103,12 @@ class Adapter:
 
 
 def _copy(backbone: Backbone) -> Backbone:
-    """A private backbone for full fine-tuning. The copy owes the hub nothing: every weight of it is its own."""
-    return Backbone(copy.deepcopy(backbone.model), backbone.source, backbone.missing)
+    """A private backbone for full fine-tuning: every weight of it is its own, and no adapter acts on it."""
+    made = Backbone(copy.deepcopy(backbone.model), backbone.source, backbone.missing)
+    made.pad_token_id = backbone.pad_token_id
+    strip(made.model)
+    restore_setting(made.model)
+    return made
 
 
 def _compare(have: Mapping[str, Tensor], want: Mapping[str, Tensor], what: str) -> None:

@@ -33,6 +33,11 @@ def _prefixes(frame: Frame | None, module: nn.Module) -> Layers:
     return frame.layers(path) if frame is not None and path is not None else []
 
 
+def _has_prefix(frame: Frame | None) -> bool:
+    """Whether a prefix acts anywhere in the running call; other calls run as if no prefix were resident."""
+    return frame is not None and any(frame.layers(path) for path in frame.owner.attention.values())  # type: ignore[attr-defined]
+
+
 def _original(kind: str, module: nn.Module) -> Callable[..., Any]:
     """The function that would run without petune; eager attention is each architecture's own."""
     if kind == "eager":
@@ -86,8 +91,7 @@ def _make(kind: str) -> Callable[..., Any]:
 def _make_mask(kind: str) -> Callable[..., Any]:
     def mask(*args: Any, **kwargs: Any) -> Any:
         """The original mask; a causal one is always made, because "no mask, is_causal" would misalign with a prefix."""
-        frame = any_frame()
-        if frame is not None and frame.groups:
+        if _has_prefix(any_frame()):
             kwargs["allow_is_causal_skip"] = False
         return ALL_MASK_ATTENTION_FUNCTIONS[kind](*args, **kwargs)
 
@@ -127,8 +131,13 @@ def switch_off(backbone: nn.Module) -> None:
     # A deep copy of a switched backbone is not counted; it holds the one switch that it was copied with.
     _switched[backbone] = _switched.get(backbone, 1) - 1
     if not _switched[backbone]:
-        for config in _configs(backbone):
-            config._attn_implementation = str(config._attn_implementation).removeprefix("petune_")
+        restore_setting(backbone)
+
+
+def restore_setting(model: nn.Module) -> None:
+    """Puts the attention setting of a model back to what it was before any prefix."""
+    for config in _configs(model):
+        config._attn_implementation = str(config._attn_implementation).removeprefix("petune_")
 
 
 def _configs(backbone: nn.Module) -> list[PretrainedConfig]:

@@ -15,6 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from petune.errors import BackboneError
 from petune.methods.base import Method, Site
+from petune.model.completing import completed
 from petune.model.families import FAMILIES
 from petune.model.sites import block_list, find_sites
 
@@ -57,7 +58,8 @@ class Backbone:
                     f"A {type(source).__name__} is no transformers model.",
                     expected="The backbone is a PreTrainedModel, a folder or a hub id.",
                 )
-            return cls(source)
+            whole, missing = completed(source.base_model)
+            return cls(whole, str(getattr(source, "name_or_path", "") or ""), missing)
         try:
             with quiet():
                 model, info = AutoModel.from_pretrained(str(source), output_loading_info=True)

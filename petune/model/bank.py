@@ -6,10 +6,8 @@ contents are replaced, never changed: a frame that was made keeps what it saw.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from petune.errors import AdapterError, MergeError, RouteError
 from petune.lookup import near
@@ -17,6 +15,7 @@ from petune.methods.base import Site
 from petune.model import attention
 from petune.model.adapter import Adapter
 from petune.model.backbone import Backbone, Merged
+from petune.model.bodies import KeptBits, Undo
 from petune.model.routing import Frame, Route, make_frame
 from petune.model.taps import Tap
 
@@ -29,7 +28,7 @@ class Bank:
         self.residents: dict[str, Adapter] = {}
         self.taps: dict[str, Tap] = {}
         self.attention: dict[nn.Module, str] = {}
-        self._undo: list[Callable[[], None]] = []
+        self._undo: list[Undo] = []
         self._mark = object()
         """Tells this bank's merges from another's; a deep copy has a mark of its own, like everything else."""
 
@@ -70,10 +69,16 @@ class Bank:
                 expected="A method from peft replaces modules of the backbone, so it must be the only resident.",
                 fix="Remove the others first, or give it a backbone of its own.",
             )
-        if adapter.name in self.residents:
-            self.remove(adapter.name)
+        try:
+            self._tap(adapter)
+        except BaseException:
+            self._untap()  # a module that cannot be hooked: everything stays as it was
+            raise
+        replaced = self.residents.get(adapter.name, adapter)
         self.residents = {**self.residents, adapter.name: adapter}
-        self._tap(adapter)
+        if replaced is not adapter:
+            replaced.body.detach()
+        self._untap()
 
     def settle(self, adapter: Adapter) -> None:
         """Puts the settled form of a resident in its place; it acts at the same sites."""
@@ -90,6 +95,11 @@ class Bank:
         gone = self.find(name)
         self.residents = {key: value for key, value in self.residents.items() if key != name}
         gone.body.detach()
+        self._untap()
+        return gone
+
+    def _untap(self) -> None:
+        """Leaves the sites that no resident uses."""
         used = {path for adapter in self.residents.values() for path in _paths(adapter)}
         for path in [path for path in self.taps if path not in used]:
             self.taps.pop(path).detach()
@@ -97,7 +107,6 @@ class Bank:
         if self.attention and not left:
             attention.switch_off(self.backbone.model)
         self.attention = left
-        return gone
 
     def _tap(self, adapter: Adapter) -> None:
         """Listens at every site of an adapter where nobody listens yet."""
@@ -183,16 +192,10 @@ def _paths(adapter: Adapter) -> list[str]:
 
 
 @torch.no_grad()
-def _swap_in(shared: nn.Module, own: nn.Module) -> Callable[[], None]:
+def _swap_in(shared: nn.Module, own: nn.Module) -> Undo:
     """Copies a head part's weights over the shared module's; the result copies the old ones back."""
-    kept: dict[str, Tensor] = {name: p.detach().clone() for name, p in shared.named_parameters()}
-    source = dict(own.named_parameters())
+    kept, source = KeptBits(), dict(own.named_parameters())
     for name, parameter in shared.named_parameters():
+        kept.keep(parameter)
         parameter.copy_(source[name])
-
-    def undo() -> None:
-        with torch.no_grad():
-            for name, parameter in shared.named_parameters():
-                parameter.copy_(kept[name])
-
-    return undo
+    return kept.restore

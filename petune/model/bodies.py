@@ -17,6 +17,24 @@ from petune.methods.base import AdapterLayer, Method, Site
 from petune.model.shell import Shell
 
 Undo = Callable[[], None]
+"""Puts back what a merge changed. A bound method, so that the undo of a deep copy works on the copy."""
+
+
+class KeptBits:
+    """The bits of parameters from before a merge."""
+
+    def __init__(self) -> None:
+        self._kept: list[tuple[nn.Parameter, Tensor]] = []
+
+    def keep(self, parameter: nn.Parameter) -> None:
+        """Notes what a parameter holds now."""
+        self._kept.append((parameter, parameter.detach().clone()))
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Writes the noted bits back."""
+        for parameter, bits in reversed(self._kept):
+            parameter.copy_(bits)
 
 
 class Body(ABC):
@@ -83,21 +101,19 @@ class Layered(Body):
 
     @torch.no_grad()
     def merge(self) -> Undo:
-        kept: list[tuple[nn.Parameter, Tensor]] = []
-        for site in self.sites:
-            weight: nn.Parameter = site.output.weight  # type: ignore[assignment]
-            kept.append((weight, weight.detach().clone()))
-            change = self.layers[site.path].delta().to(weight.device)
-            # The sum is made in float32 (or wider) and rounded once.
-            wide = weight.double() if weight.dtype == torch.float64 else weight.float()
-            weight.copy_((wide + (change.T if site.transposed else change)).to(weight.dtype))
-
-        def undo() -> None:
-            with torch.no_grad():
-                for parameter, original in reversed(kept):
-                    parameter.copy_(original)
-
-        return undo
+        kept = KeptBits()
+        try:
+            for site in self.sites:
+                weight: nn.Parameter = site.output.weight  # type: ignore[assignment]
+                kept.keep(weight)
+                change = self.layers[site.path].delta().to(weight.device)
+                # The sum is made in float32 (or wider) and rounded once.
+                wide = weight.double() if weight.dtype == torch.float64 else weight.float()
+                weight.copy_((wide + (change.T if site.transposed else change)).to(weight.dtype))
+        except BaseException:
+            kept.restore()
+            raise
+        return kept.restore
 
 
 class Injected(Body):
@@ -125,7 +141,7 @@ class Injected(Body):
 
     def merge(self) -> Undo:
         self.injected.merge()
-        return lambda: self.injected.unmerge()
+        return self.injected.unmerge  # type: ignore[no-any-return]
 
     def detach(self) -> None:
         self.injected.remove()
@@ -156,7 +172,7 @@ class Private(Body):
 
     def merge(self) -> Undo:
         self.refuse_merge()
-        return lambda: None
+        raise AssertionError("refuse_merge did not refuse")
 
 
 def body_for(method: Method, shell: Shell) -> Body:

@@ -9,8 +9,10 @@ from transformers import PreTrainedModel
 
 from petune.errors import MergeError
 from petune.model.adapter import Adapter
+from petune.model.attention import restore_setting
 from petune.model.bank import Bank
 from petune.model.probe import difference, replay, tolerance
+from petune.model.taps import strip
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,7 @@ def merged_copy(bank: Bank, adapter: Adapter) -> tuple[PreTrainedModel, MergeRec
     twin = copy.deepcopy(bank)
     merged = twin.find(adapter.name)
     receipt = merge(twin, merged)
-    model = merged.shell.model
-    # The copy is a plain model: it keeps no hook of petune's.
-    for tap in twin.taps.values():
-        tap.detach()
-    return model, receipt
+    # The copy is a plain model: it keeps nothing of petune's, nor of another tuner's on the same backbone.
+    strip(merged.shell.model)
+    restore_setting(merged.shell.model)
+    return merged.shell.model, receipt

@@ -24,6 +24,7 @@ class Tap:
                 self.handles.append(site.input.register_forward_pre_hook(self.note, with_kwargs=True))
             self.handles.append(site.output.register_forward_hook(self.act, with_kwargs=True))
         except (RuntimeError, AttributeError) as error:  # ScriptModules and the like take no such hooks
+            self.detach()
             raise BackboneError(
                 f"The module {site.path!r} ({type(site.output).__name__}) cannot be hooked: {error}.",
                 expected="petune acts through forward hooks.",
@@ -48,6 +49,18 @@ class Tap:
         """Takes the hooks away."""
         for handle in self.handles:
             handle.remove()
+
+
+def strip(model: nn.Module) -> None:
+    """Takes every tap off a copied model, whichever bank's it is: the copy is plain again."""
+    for module in model.modules():
+        for hooks, extra in (
+            (module._forward_hooks, module._forward_hooks_with_kwargs),
+            (module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs),
+        ):
+            for key in [key for key, hook in hooks.items() if isinstance(getattr(hook, "__self__", None), Tap)]:
+                del hooks[key]
+                extra.pop(key, None)
 
 
 def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

@@ -49,7 +49,9 @@ def read_full(folder: Path) -> tuple[Backbone, Adapter]:
     blank = Stored(manifest)
     auto_class = _task_class(blank)
     with quiet():
-        model = getattr(transformers, auto_class).from_pretrained(folder)
+        # A head learns in float32 also on a narrower backbone; the default would round it to the backbone's type.
+        wide = torch.promote_types(backbone.dtype, torch.float32)
+        model = getattr(transformers, auto_class).from_pretrained(folder, dtype=wide)
     prefix = f"{model.base_model_prefix}."
     state = model.state_dict()
     inner = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
