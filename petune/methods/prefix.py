@@ -92,7 +92,7 @@ class Prefix(Method):
 
     paper: ClassVar[str] = "https://arxiv.org/abs/2101.00190"
     identity_at_start: ClassVar[bool] = False
-    learning_rate: ClassVar[float] = 1e-2
+    learning_rate: ClassVar[float] = 3e-2
 
     length: int = 16
     reparametrise: int | None = None

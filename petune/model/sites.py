@@ -39,7 +39,7 @@ def find_sites(base: nn.Module, model_type: str, method: Method) -> list[Site]:
     chosen = _chosen(method, family, len(blocks), model_type)
     if "attention" in method.roles() and not family.attention:
         raise BackboneError(
-            f"{method!r} cannot act on {model_type!r}.",
+            f"A {type(method).__name__.lower()} cannot act on {model_type!r}.",
             expected="A prefix needs an architecture whose attention asks transformers' registry for its function.",
             fix="Use method='lora', 'adalora' or 'bottleneck' here, or another backbone.",
         )
