@@ -25,8 +25,8 @@ from benchmarks.compare import THREADS, Job, apart, sample
 from petune import AdaptedModel, Tuner
 
 TRAIN, VALIDATION = 2000, 200
-# One epoch of 125 steps is short. The rates are the methods' defaults, but for the probe and the prefix, which learn
-# faster at ten and three times theirs; chosen on other validation rows than those that the demo evaluates.
+# One epoch of 125 steps is short. The rates are the methods' defaults, but for the probe, which learns faster at ten
+# times its own; chosen on other validation rows than those that the demo evaluates.
 RATES = {"head": 5e-2, "full": 1e-4, "lora": 5e-4, "adalora": 5e-3, "bottleneck": 1e-3, "prefix": 3e-2}
 MERGEABLE = ("lora", "adalora")
 QUESTIONS = ("bottleneck", 1e-3, 3)

@@ -2,7 +2,8 @@
 
 Every arm, full fine-tuning and the frozen probe included, gets the same treatment: the same rows, the same epochs, the
 best epoch by validation, and a grid of three learning rates, a third, one and three times the arm's own default. The
-best rate by validation runs with three seeds; the test part is read once per such run. Dropout is the backbone's own in
+best rate by validation runs with three seeds; the test part is read once per such run. Full fine-tuning and LoRA also
+run once over the whole set, for one epoch, which is more steps than the epochs over the subset make. Dropout is the backbone's own in
 every arm (in the adapted blocks, which here are all blocks).
 
     python -m benchmarks.quality            # goes on where it stopped; results in benchmarks/results/quality.json
@@ -117,7 +118,8 @@ def _once(runs: list[dict[str, Any]], data: Set, what: dict[str, Any], *, test: 
 
 def _train(data: Set, what: dict[str, Any]) -> tuple[Tuner, dict[str, Any]]:
     tuner = Tuner(real_data.encoder_folder(), task=data.task, method=what["arm"])
-    config = TrainConfig(epochs=data.epochs, learning_rate=what["rate"], seed=what["seed"], progress="off")
+    epochs = 1 if what["whole"] else data.epochs
+    config = TrainConfig(epochs=epochs, learning_rate=what["rate"], seed=what["seed"], progress="off")
     rows = data.train(what["whole"])
     plan = tuner.plan()
     started = time.perf_counter()
@@ -129,7 +131,7 @@ def _train(data: Set, what: dict[str, Any]) -> tuple[Tuner, dict[str, Any]]:
     return tuner, {
         "validation": float(tuner.report.best[data.score]),
         "rows": len(rows),
-        "epochs": data.epochs,
+        "epochs": epochs,
         "parameters_besides_head": tuner.report.trainable_parameters - head,
         "seconds": seconds,
         "tokens_per_second": tuner.report.tokens_per_second,
