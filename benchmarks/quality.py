@@ -3,8 +3,8 @@
 Every arm, full fine-tuning and the frozen probe included, gets the same treatment: the same rows, the same epochs, the
 best epoch by validation, and a grid of three learning rates, a third, one and three times the arm's own default. The
 best rate by validation runs with three seeds; the test part is read once per such run. Full fine-tuning and LoRA also
-run once over the whole set, for one epoch, which is more steps than the epochs over the subset make. Dropout is the backbone's own in
-every arm (in the adapted blocks, which here are all blocks).
+run once over the whole set, for one epoch, which is more steps than the epochs over the subset make. Dropout is the
+backbone's own in every arm (in the adapted blocks, which here are all blocks).
 
     python -m benchmarks.quality            # goes on where it stopped; results in benchmarks/results/quality.json
     python -m benchmarks.quality --table    # prints the table of what is there
