@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +26,7 @@ from petune.storage import shelf
 from petune.storage.full_model import is_full_model
 from petune.storage.packing import fingerprint
 from petune.tasks._padding import pad_inputs
-from petune.tasks.base import Example
+from petune.tasks.base import Example, Table, Task
 
 
 class HasAdapter(Protocol):
@@ -186,8 +187,10 @@ class AdaptedModel:
         for name in dict.fromkeys(names):
             adapter = self._bank.find(name)
             rows_of[name] = [index for index, of in enumerate(names) if of == name]
-            mine = [texts[index] for index in rows_of[name]]
-            made = prepare(adapter.task, mine, None, self.tokenizer, self.backbone.positions, 0, labelled=False)
+            made = prepare(
+                adapter.task, _some(adapter.task, texts, rows_of[name]), None,
+                self.tokenizer, self.backbone.positions, 0, labelled=False,
+            )  # fmt: skip
             examples += [(name, example) for example in made.train]
         with evaluating(*(module for name in rows_of for module in self._bank.find(name).modules())):
             logits = self._logits(examples, batch_size)
@@ -234,3 +237,9 @@ class AdaptedModel:
         if self._given_tokenizer is None:
             self._given_tokenizer = open_tokenizer(None, self.backbone)
         return self._given_tokenizer
+
+
+def _some(task: Task, texts: Sequence[Any], rows: list[int]) -> Table:
+    """The rows of one adapter, called by their places among all texts."""
+    table = task.table([texts[row] for row in rows])
+    return dataclasses.replace(table, place=lambda index: f"row {rows[index]}")

@@ -27,6 +27,7 @@ from petune.training.evaluation import evaluate, logits_of
 from petune.training.fitting import Fitted, fit, plan, reside
 from petune.training.plan import Plan
 from petune.training.report import EvalReport, TrainReport
+from petune.training.starting import start_from
 
 BATCH = 32
 """Rows per forward where nothing is learnt."""
@@ -109,14 +110,9 @@ class Tuner:
         self._bank.refuse_while_merged("fit")
         fit(
             self._bank, self.name, self.task, self.method, self.tokenizer, train, eval_data, config or TrainConfig(),
-            start=self._start_from(continue_from), resume=resume, callbacks=list(callbacks), keep=self._keep,
+            start=start_from(continue_from, self.backbone), resume=resume, callbacks=list(callbacks), keep=self._keep,
         )  # fmt: skip
         return self
-
-    def _start_from(self, other: str | Path | Tuner | None) -> Adapter | None:
-        if other is None or isinstance(other, Tuner):
-            return other.adapter if other is not None else None
-        return shelf.take(other, self.backbone, self.name).adapter
 
     def _keep(self, fitted: Fitted | None) -> None:
         self._adapter, self._report = fitted or (None, None)

@@ -10,6 +10,9 @@ from petune.errors import BackboneError
 from petune.model.backbone import Backbone, quiet
 from petune.tasks.base import Task
 
+EMPTY = 2
+"""Pieces besides the specials in a tokenizer without files: transformers makes one up that knows no word."""
+
 
 def open_tokenizer(tokenizer: Any, backbone: Backbone, task: Task | None = None) -> Any:
     """The given tokenizer, or the one that lies beside the backbone; the backbone learns its pad piece.
@@ -31,10 +34,13 @@ def _beside(source: str, task: Task | None) -> Any:
         with quiet():
             if not source:
                 raise OSError("the backbone came without a name")
-            return AutoTokenizer.from_pretrained(source, **knobs)
+            found = AutoTokenizer.from_pretrained(source, **knobs)
+            if len(found.get_vocab()) - len(found.all_special_tokens) <= EMPTY:
+                raise OSError("its files are missing")
+            return found
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BackboneError(
-            f"No tokenizer was found for the backbone {source!r}.",
+            f"No tokenizer was found for the backbone {source!r}: {str(error).splitlines()[0]}.",
             expected="It lies in the same folder or repository as the backbone.",
             fix="Pass tokenizer=..., or save one there with tokenizer.save_pretrained(folder).",
         ) from error

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel
 
@@ -54,8 +55,14 @@ def put(folder: str | Path, adapter: Adapter, probe: Tensor, tokenizer: Any, his
     """Writes an adapter's folder.
 
     Raises:
-        AdapterFileError: the folder cannot be written, or a tensor is not finite.
+        AdapterFileError: the folder cannot be written, or a tensor or an answer is not finite.
     """
+    if not bool(torch.isfinite(probe).all()):
+        raise AdapterFileError(
+            f"The adapter {adapter.name!r} answers with NaN or infinity.",
+            expected="Only an adapter whose answers are finite is worth keeping.",
+            fix="Train it again with a lower learning rate.",
+        )
     if adapter.method.residence == "private":
         return write_full(Path(folder), adapter, probe, tokenizer)
     return adapter_file.write(folder, pack(adapter, probe), tokenizer=tokenizer, history=history)

@@ -21,6 +21,7 @@ from petune.training.plan import Plan, make_plan
 from petune.training.progress import say
 from petune.training.report import TrainReport
 from petune.training.seed import seed_everything
+from petune.training.starting import Start
 
 
 class Fitted(NamedTuple):
@@ -40,7 +41,7 @@ def fit(
     eval_data: Any,
     config: TrainConfig,
     *,
-    start: Adapter | None,
+    start: Start | None,
     resume: str | Path | None,
     callbacks: list[Any],
     keep: Callable[[Fitted | None], None],
@@ -50,7 +51,7 @@ def fit(
     Bad data is found before anything changes: the tuner's old adapter then stays.
 
     Args:
-        start: an adapter whose task, method and weights the new one starts from.
+        start: the task, method and weights that the new adapter starts from.
         keep: called with what is good, also when the run went wrong after a good start; with None when nothing is.
 
     Raises:
@@ -59,15 +60,16 @@ def fit(
     backbone = bank.backbone
     fingerprint(backbone)  # before anything is put into the backbone
     data = prepare(start.task if start else task, train, eval_data, tokenizer, backbone.positions, config.seed)
+    data.notices.extend(start.notices(method) if start else [])
     if config.progress != "off":
         say(data.notices)
     before = bank.remove(name) if name in bank.residents else None
-    seed_everything(config.seed)
-    adapter = Adapter.make(backbone, name, start.method if start else method, data.task)
-    if start is not None:
-        adapter.load(start.tensors(), start.head())
-    reside(bank, adapter)
     try:
+        seed_everything(config.seed)
+        adapter = Adapter.make(backbone, name, start.method if start else method, data.task)
+        if start is not None:
+            adapter.load(start.layers, start.head)
+        reside(bank, adapter)
         report = loop.train(
             Learner(bank, adapter), data.task, tokenizer, data.train, data.evaluation, config,
             resume=resume, callbacks=callbacks, identity={"backbone": fingerprint(backbone)},
@@ -80,7 +82,7 @@ def fit(
             bank.remove(name)
         if before is not None and before.method.residence == "shared":
             bank.add(before)
-        else:
+        elif before is not None:
             keep(None)  # what was put into modules was taken out for good
         raise
     report.notices[:0] = data.notices

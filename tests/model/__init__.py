@@ -1,0 +1,1 @@
+"""Tests of the model room: sites, hooks, and architectures outside of the table."""
