@@ -1,0 +1,130 @@
+"""Every form of data that the Tuner reads, and every form of answer that it gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pandas as pd
+import pytest
+
+import petune
+from petune import SequenceClassification, TrainConfig, Tuner
+from petune.training.report import EvalReport
+from tests import tiny
+
+TOKENIZER = tiny.tokenizer("bert")
+CONFIG = TrainConfig(epochs=1, batch_size=8, progress="off")
+ROWS = tiny.rows(8)
+TEXTS = [row["text"] for row in tiny.rows(5, seed=3)]
+
+
+def fresh(**knobs: Any) -> Tuner:
+    """A tuner on a tiny BERT."""
+    return Tuner(tiny.backbone("bert"), tokenizer=TOKENIZER, **knobs)
+
+
+def csv(folder: Path) -> Path:
+    """A csv file as spreadsheets write it, with a byte order mark."""
+    path = folder / "train.csv"
+    pd.DataFrame(ROWS).to_csv(path, index=False, encoding="utf-8-sig")
+    return path
+
+
+def jsonl(folder: Path) -> Path:
+    """One object per line."""
+    path = folder / "train.jsonl"
+    pd.DataFrame(ROWS).to_json(path, orient="records", lines=True)
+    return path
+
+
+FORMS = {
+    "csv": csv,
+    "tsv": lambda folder: pd.DataFrame(ROWS).to_csv(folder / "a.tsv", sep="\t", index=False) or folder / "a.tsv",
+    "jsonl": jsonl,
+    "parquet": lambda folder: pd.DataFrame(ROWS).to_parquet(folder / "a.parquet") or str(folder / "a.parquet"),
+    "frame": lambda folder: pd.DataFrame(ROWS),
+    "dataset": lambda folder: datasets.Dataset.from_list(ROWS),
+    "parts": lambda folder: datasets.DatasetDict(
+        {"train": datasets.Dataset.from_list(ROWS), "validation": datasets.Dataset.from_list(ROWS[:4])}
+    ),
+    "dicts": lambda folder: list(ROWS),
+    "pair": lambda folder: ([row["text"] for row in ROWS], [row["label"] for row in ROWS]),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_data_trains_the_same_adapter(form, tmp_path):
+    """Whatever the rows came in, the labels, the columns and the bits of the adapter are the same."""
+    reference = fresh().fit(ROWS, config=CONFIG)
+    data = FORMS[form](tmp_path)
+    tuner = fresh().fit(data, eval_data=data, config=CONFIG)
+    assert tuner.classes_ == ("bad", "good")
+    assert np.array_equal(tuner.predict_proba(TEXTS), reference.predict_proba(TEXTS))
+    assert tuner.evaluate(data)["accuracy"] == reference.evaluate(ROWS)["accuracy"]
+
+
+def test_conll_files_train_a_tagger(tmp_path):
+    """A CoNLL file, its BIO scheme, and one tag per word in every form of answer."""
+    path = tmp_path / "train.conll"
+    lines = ["\n".join(map(" ".join, zip(row["tokens"], row["tags"], strict=True))) for row in tiny.tag_rows(8)]
+    path.write_text("\n\n".join(lines) + "\n")
+    tuner = fresh(task="token-classification").fit(path, eval_data=0.25, config=CONFIG)
+    assert tuner.classes_ == ("B-LOC", "B-PER", "I-LOC", "I-PER", "O")
+    words = [["anna", "saw", "timbuktu"], ["oslo"]]
+    answers, shares = tuner.predict(words), tuner.predict_proba(words)
+    assert [len(row) for row in answers] == [3, 1]
+    assert {tag for row in answers for tag in row} <= set(tuner.classes_)
+    assert [share.shape for share in shares] == [(3, 5), (1, 5)]
+    assert tuner.predict(["anna saw timbuktu", "oslo"]) == answers
+    assert {"f1", "loss"} <= set(tuner.evaluate(path))
+
+
+def test_single_label_answers():
+    """Strings, probabilities in the order of `classes_`, and a report that is a mapping and a table."""
+    tuner = fresh().fit(ROWS, config=CONFIG)
+    shares = tuner.predict_proba(TEXTS)
+    assert shares.shape == (5, 2)
+    assert np.allclose(shares.sum(1), 1, atol=1e-6)
+    assert tuner.predict(TEXTS) == [tuner.classes_[index] for index in shares.argmax(1)]
+    assert tuner.predict(TEXTS, batch_size=2) == tuner.predict(TEXTS)
+    assert tuner.predict([]) == []
+    assert tuner.predict([{"text": text, "label": "unseen"} for text in TEXTS]) == tuner.predict(TEXTS)
+    report = tuner.evaluate(ROWS, metrics=["matthews-correlation"])
+    assert isinstance(report, EvalReport)
+    assert {"accuracy", "loss", "matthews_correlation"} <= set(report)
+    assert all(isinstance(value, float) for value in report.values())
+    assert "bad" in str(report)
+
+
+def test_multi_label_answers():
+    """Lists of strings, and probabilities that need not sum to one."""
+    tuner = fresh().fit(tiny.multi_rows(8), config=CONFIG)
+    shares = tuner.predict_proba(TEXTS)
+    wanted = [[name for name, share in zip(tuner.classes_, row, strict=True) if share >= 0.5] for row in shares]
+    assert tuner.predict(TEXTS) == wanted
+    assert tuner.evaluate(tiny.multi_rows(8)).rows == 8
+
+
+def test_regression_answers():
+    """Floats, no classes, and no probabilities."""
+    tuner = fresh(task=SequenceClassification(problem_type="regression")).fit(tiny.score_rows(8), config=CONFIG)
+    assert all(type(answer) is float for answer in tuner.predict(TEXTS))
+    assert tuner.classes_ == ()
+    with pytest.raises(petune.errors.ConfigError, match="no probabilities"):
+        tuner.predict_proba(TEXTS)
+    assert {"mae", "r2", "loss"} <= set(tuner.evaluate(tiny.score_rows(8)))
+
+
+def test_labels_of_every_kind_come_back_as_strings(tmp_path):
+    """Ints and bools are classes too; their names are strings before and after saving."""
+    for number, names in ((int, ("0", "1")), (bool, ("False", "True"))):
+        rows = [{"review": row["text"], "stars": number(index % 2)} for index, row in enumerate(ROWS)]
+        tuner = fresh(task=SequenceClassification(text="review", label="stars")).fit(rows, config=CONFIG)
+        assert tuner.classes_ == names
+        loaded = Tuner.load(tuner.save(tmp_path / names[0]), backbone=tiny.backbone("bert"))
+        assert loaded.classes_ == names
+        assert loaded.predict(TEXTS) == tuner.predict(TEXTS)
+        assert set(loaded.evaluate(rows)) == set(tuner.evaluate(rows))
