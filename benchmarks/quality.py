@@ -6,8 +6,11 @@ best rate by validation runs with three seeds; the test part is read once per su
 run once over the whole set, for one epoch, which is more steps than the epochs over the subset make. Dropout is the
 backbone's own in every arm (in the adapted blocks, which here are all blocks).
 
-    python -m benchmarks.quality            # goes on where it stopped; results in benchmarks/results/quality.json
-    python -m benchmarks.quality --table    # prints the table of what is there
+    python -m benchmarks.quality                # all sets, then benchmarks/results/quality.json
+    python -m benchmarks.quality --set NAME     # one set; it goes on where it stopped
+    python -m benchmarks.quality --collect      # puts what the sets have so far into quality.json, prints the table
+
+Scores do not depend on the number of threads but for rounding, so two sets may run side by side, one thread each.
 """
 
 from __future__ import annotations
@@ -31,7 +34,8 @@ ARMS = ("head", "lora", "full", "bottleneck", "adalora", "prefix")
 FACTORS = (1 / 3, 1.0, 3.0)
 SEEDS = (0, 1, 2)
 WHOLE = ("full", "lora")
-RESULT = Path(__file__).parent / "results" / "quality.json"
+UNFINISHED = Path(__file__).parent / "results" / "quality-runs"
+"""One file per set, written after every run, so that a stopped benchmark goes on; not committed."""
 
 
 class Set:
@@ -57,21 +61,34 @@ SETS = {
 
 
 def main() -> None:
-    """Runs what is not in the result file yet."""
+    """Runs what is not there yet."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--table", action="store_true", help="print the table and stop")
-    if not parser.parse_args().table:
-        torch.set_num_threads(2)
-        runs = json.loads(RESULT.read_text())["runs"] if RESULT.exists() else []
-        loaded = {name: make() for name, make in SETS.items()}
-        for name, data in loaded.items():
-            for arm in ARMS:
-                _arm(runs, name, data, arm)
-        for name, data in loaded.items():
-            for arm in WHOLE:
-                rate = _best_rate(runs, name, arm)
-                _once(runs, data, {"set": name, "arm": arm, "rate": rate, "seed": 0, "whole": True}, test=True)
-    print(table(json.loads(RESULT.read_text())["runs"]))
+    parser.add_argument("--set", choices=tuple(SETS), help="only this data set")
+    parser.add_argument("--collect", action="store_true", help="run nothing")
+    parser.add_argument("--threads", type=int, default=2)
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    for name in () if asked.collect else ([asked.set] if asked.set else SETS):
+        _set(name)
+    if not asked.set:
+        runs = [run for name in SETS for run in _runs(name)]
+        machine.write_result("quality", {"arms": ARMS, "factors": FACTORS, "seeds": SEEDS, "runs": runs})
+        print(table(runs))
+
+
+def _runs(name: str) -> list[dict[str, Any]]:
+    path = UNFINISHED / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else []  # type: ignore[no-any-return]
+
+
+def _set(name: str) -> None:
+    """Every run of one data set that is not there yet."""
+    runs, data = _runs(name), SETS[name]()
+    for arm in ARMS:
+        _arm(runs, name, data, arm)
+    for arm in WHOLE:
+        rate = _best_rate(runs, name, arm)
+        _once(runs, data, {"set": name, "arm": arm, "rate": rate, "seed": 0, "whole": True}, test=True)
 
 
 def _arm(runs: list[dict[str, Any]], name: str, data: Set, arm: str) -> None:
@@ -110,7 +127,8 @@ def _once(runs: list[dict[str, Any]], data: Set, what: dict[str, Any], *, test: 
     if test:
         figures = dict(tuner.evaluate(data.parts["test"]))
         done["test"], done["test_figures"] = figures[data.score], figures
-    machine.write_result("quality", {"arms": ARMS, "factors": FACTORS, "seeds": SEEDS, "runs": runs})
+    UNFINISHED.mkdir(parents=True, exist_ok=True)
+    (UNFINISHED / f"{what['set']}.json").write_text(json.dumps(runs))
     print(
         {key: done[key] for key in ("set", "arm", "rate", "seed", "whole", "validation")}, done.get("test"), flush=True
     )
@@ -137,6 +155,8 @@ def _train(data: Set, what: dict[str, Any]) -> tuple[Tuner, dict[str, Any]]:
         "tokens_per_second": tuner.report.tokens_per_second,
         "peak_memory_megabytes": tuner.report.peak_memory_megabytes,
         "bytes": size,
+        "threads": torch.get_num_threads(),
+        "commit": machine.describe()["commit"],
     }
 
 
