@@ -56,7 +56,7 @@ class Set:
 
 SETS = {
     "sentiment": lambda: Set(real_data.sentiment, SequenceClassification(max_length=64), "accuracy", 2, 2000),
-    "conll2003": lambda: Set(real_data.conll2003, TokenClassification(max_length=128), "f1", 3, 2000),
+    "conll2003": lambda: Set(real_data.conll2003, TokenClassification(max_length=128), "f1", 2, 2000),
 }
 
 
