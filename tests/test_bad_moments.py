@@ -124,6 +124,27 @@ def test_while_merged(tmp_path):
     assert np.array_equal(tuner.unmerge().predict_proba(["a great film"]), said)
 
 
+def test_a_broken_full_fine_tuning_is_refused(tmp_path):
+    """Facts that are no JSON, of a newer schema or incomplete, and weights that are torn or changed: each is said."""
+    folder = fresh(method="full").fit(ROWS, config=TrainConfig(epochs=1, **QUIET)).save(tmp_path)
+    facts, weights = folder / "petune.json", folder / "model.safetensors"
+    text, data = facts.read_text(), weights.read_bytes()
+    flipped = bytearray(data)
+    flipped[-5] ^= 0xFF
+    for path, content, words in (
+        (facts, text[:50], "petune.json"),
+        (facts, "{}", "petune.json|no key"),
+        (facts, text.replace('"schema": 1', '"schema": 99'), "schema 99"),
+        (weights, data[: len(data) // 2], "model.safetensors|sha256"),
+        (weights, bytes(flipped), "model.safetensors|sha256"),
+    ):
+        before = path.read_bytes()
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        refused(AdapterFileError, words, lambda: Tuner.load(folder))
+        path.write_bytes(before)
+    assert Tuner.load(folder, check=True).predict(["a great film"])
+
+
 @pytest.mark.parametrize("repo", ["", "a/b/c"])
 def test_a_repository_id_that_is_none(fitted, repo):
     """Refused before anything is written or sent."""

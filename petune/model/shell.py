@@ -65,11 +65,13 @@ class Shell:
         return self.model.base_model
 
     def _materialise(self, parts: list[nn.Module]) -> None:
-        """Gives the head memory and first weights. The rest is on meta still, where initialising does nothing."""
+        """Gives the head memory and first weights. The rest is on meta still, where initialising would do nothing."""
         for part in parts:
             part.to_empty(device=self.backbone.device)
+        own = {module for part in parts for module in part.modules()}
         for module in self.model.modules():
-            self.model._init_weights(module)
+            if not own.isdisjoint(module.modules()):  # a module above a part may be the one that knows its spread
+                self.model._init_weights(module)
         for part in parts:
             # A head learns in float32 even on a half-precision backbone; what enters it is cast.
             part.to(torch.float64 if self.backbone.dtype == torch.float64 else torch.float32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,18 @@ from petune.errors import AdapterFileError
 from petune.lookup import find
 from petune.model.adapter import Adapter
 from petune.model.backbone import Backbone, quiet
+from petune.storage import strict_json
 from petune.storage.atomic import write_file
+from petune.storage.manifest import validate
 from petune.storage.packing import pack, unpack
 from petune.storage.stored import Stored
 
-FACTS = "petune.json"
+FACTS, WEIGHTS = "petune.json", "model.safetensors"
 
 
 def is_full_model(folder: Path) -> bool:
     """Whether a folder holds a full fine-tuning saved by petune."""
-    return (folder / FACTS).is_file() and (folder / "model.safetensors").is_file()
+    return (folder / FACTS).is_file() and (folder / WEIGHTS).is_file()
 
 
 def write_full(folder: Path, adapter: Adapter, probe_logits: torch.Tensor, tokenizer: Any) -> Path:
@@ -31,18 +33,30 @@ def write_full(folder: Path, adapter: Adapter, probe_logits: torch.Tensor, token
     with quiet():
         adapter.shell.model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    facts = pack(adapter, probe_logits).manifest
-    write_file(folder / FACTS, json.dumps(facts, indent=2, ensure_ascii=False).encode())
+    facts = {**pack(adapter, probe_logits).manifest, "weights_sha256": _sha256(folder / WEIGHTS)}
+    write_file(folder / FACTS, (strict_json.dumps(facts, indent=1) + "\n").encode())
     return folder
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_full(folder: Path) -> tuple[Backbone, Adapter]:
     """The model and its labels, task and tokenizer settings.
 
     Raises:
-        AdapterFileError: weights that do not fit the task.
+        AdapterFileError: broken facts, other weights than those that were saved, or weights that do not fit the task.
     """
-    manifest = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+    manifest = strict_json.loads((folder / FACTS).read_bytes(), source=str(folder / FACTS))
+    validate(manifest, source=str(folder / FACTS))
+    if manifest.get("weights_sha256") != _sha256(folder / WEIGHTS):
+        raise AdapterFileError(
+            f"{folder / WEIGHTS} is not the file that was saved with {FACTS}.",
+            expected="Its sha256 is recorded there.",
+            fix="Save the model again, or load the folder with transformers alone.",
+        )
     # The folder is its own backbone now; the one it was trained from has other weights.
     manifest = {**manifest, "backbone": {**manifest["backbone"], "fingerprint": None}}
     backbone = Backbone.open(folder)

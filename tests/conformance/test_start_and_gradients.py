@@ -67,7 +67,7 @@ def test_only_its_own_parameters_get_gradients(case):
         assert sum(touched) > len(touched) / 2
 
 
-@pytest.mark.parametrize("case", CASES, ids=ids(CASES))
+@pytest.mark.parametrize("case", CASES[::3], ids=ids(CASES[::3]))
 def test_same_seed_same_weights(case):
     """Law 12: the seed decides every first weight of adapter and head; another seed makes others."""
     bank = Bank(open_backbone(case.family))
