@@ -70,7 +70,7 @@ def test_a_run_learns_keeps_the_backbone_and_is_saved_whole(case, tmp_path):
     assert equal(answers(loaded, case), said)
     assert loaded.classes_ == tuner.classes_
     assert flags(backbone) == state
-    if case.method != "full":
+    if case.method != "full" and case in CASES[::3]:
         model = AdaptedModel(backbone, tokenizer=tokenizer(case.family)).add("a", tuner).use("a")
         texts = [next(iter(row.values())) for row in rows(case.task, 5)]
         assert model.predict(texts) == tuner.predict(texts)

@@ -90,7 +90,8 @@ def gradients(one: Subject, kind: str, *, checkpointing: bool) -> dict[str, torc
     return {name: p.grad.clone() for name, p in learner.named_parameters() if p.grad is not None}
 
 
-CHECKPOINTED = [case for case in CASES if case.family not in UNCHECKPOINTED and case.method != "head"]
+# The kind of task only changes the head, which is never recomputed: every second case.
+CHECKPOINTED = [case for case in CASES if case.family not in UNCHECKPOINTED and case.method != "head"][::2]
 
 
 @pytest.mark.parametrize("case", CHECKPOINTED, ids=ids(CHECKPOINTED))
