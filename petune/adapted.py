@@ -48,10 +48,14 @@ class AdaptedModel:
         BackboneError: no such model.
 
     Example:
-        >>> model = AdaptedModel("path/or/hub-name")                                    # doctest: +SKIP
-        >>> model.add("mood", "adapters/mood"); model.add("topic", "adapters/topic")    # doctest: +SKIP
-        >>> model.predict(["a great film", "who is it?"], adapters=["mood", "topic"])   # doctest: +SKIP
-        ['pos', 'HUM']
+        >>> from petune import TrainConfig, Tuner
+        >>> config = TrainConfig(epochs=1, progress="off")
+        >>> mood = Tuner(backbone, method="lora").fit(rows, config=config)
+        >>> other = Tuner(backbone, method="bottleneck").fit(rows, config=config)
+        >>> model = AdaptedModel(backbone).add("mood", mood).add("other", other)
+        >>> texts = ["a fine film"]
+        >>> model.predict(texts * 2, adapters=["mood", "other"]) == mood.predict(texts) + other.predict(texts)
+        True
     """
 
     def __init__(self, backbone: str | Path | PreTrainedModel, tokenizer: Any = None) -> None:

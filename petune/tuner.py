@@ -48,9 +48,10 @@ class Tuner:
         UnknownNameError: no such task or method.
 
     Example:
-        >>> tuner = Tuner("path/or/hub-name", method="lora").fit("train.csv", eval_data=0.1)  # doctest: +SKIP
-        >>> tuner.predict(["a great film"])                                              # doctest: +SKIP
-        ['pos']
+        >>> tuner = Tuner(backbone, method="lora")  # a folder or a hub id
+        >>> tuner = tuner.fit(rows, config=TrainConfig(epochs=1, progress="off"))  # or "train.csv"
+        >>> tuner.classes_, len(tuner.predict(["a fine film", "a dull one"]))
+        (('bad', 'good'), 2)
     """
 
     def __init__(
