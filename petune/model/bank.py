@@ -156,7 +156,7 @@ class Bank:
             raise MergeError(
                 f"The adapter {self.backbone.merged.name!r} is merged into the backbone.",
                 expected=f"While merged, petune cannot {work}.",
-                fix="Call unmerge() first.",
+                fix="Call unmerge() first; if whoever merged it is gone, load the backbone anew.",
             )
 
     def merge(self, name: str) -> Adapter:

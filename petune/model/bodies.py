@@ -12,9 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from petune.errors import MergeError
+from petune.errors import AdapterError, MergeError
 from petune.methods.base import AdapterLayer, Method, Site
 from petune.model.shell import Shell
+
+_REPLACED = "_petune_replaced"
+"""Noted on the backbone while another library's modules are in it, so that every tuner on it knows."""
 
 Undo = Callable[[], None]
 """Puts back what a merge changed. A bound method, so that the undo of a deep copy works on the copy."""
@@ -119,9 +122,10 @@ class Layered(Body):
 class Injected(Body):
     """The long tail: another library replaced modules of the backbone. It must be alone there."""
 
-    def __init__(self, injected: Any) -> None:
+    def __init__(self, injected: Any, backbone: nn.Module) -> None:
         super().__init__()
-        self.injected = injected
+        self.injected, self.backbone = injected, backbone
+        setattr(backbone, _REPLACED, True)
 
     def module(self) -> nn.Module:
         holder = nn.Module()
@@ -145,6 +149,7 @@ class Injected(Body):
 
     def detach(self) -> None:
         self.injected.remove()
+        setattr(self.backbone, _REPLACED, False)
 
 
 class Private(Body):
@@ -179,9 +184,15 @@ def body_for(method: Method, shell: Shell) -> Body:
     """The fresh body of a method inside a shell."""
     if method.residence == "private":
         return Private(shell.base)
+    if getattr(shell.backbone.model, _REPLACED, False):
+        raise AdapterError(
+            "A method from peft has replaced modules of this backbone.",
+            expected="Nothing else can act on it meanwhile.",
+            fix="Give this adapter a backbone of its own, or remove the other one first.",
+        )
     if method.residence == "sole":
         heads = [path for path, _ in shell.base.named_modules() if _in_head(path, shell)]
-        return Injected(method.inject(shell.base, exclude=heads))  # type: ignore[attr-defined]
+        return Injected(method.inject(shell.base, exclude=heads), shell.backbone.model)  # type: ignore[attr-defined]
     backbone = shell.backbone
     sites = [site for site in backbone.sites(shell.base, method) if not _in_head(site.path, shell)]
     layers = {site.path: method.layer(site).to(backbone.device) for site in sites}

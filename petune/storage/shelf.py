@@ -83,6 +83,11 @@ def take(
     """
     folder = Path(folder)
     if is_full_model(folder):
+        if backbone is not None:
+            raise AdapterError(
+                f"{str(folder)!r} is a full fine-tuning: a whole model, with a backbone of its own.",
+                fix="Load it without backbone=...",
+            )
         home, adapter = read_full(folder)
         return Taken(adapter if name is None else adapter.renamed(name), home, _tokenizer(folder))
     given = backbone if backbone is None or isinstance(backbone, Backbone) else Backbone.open(backbone)

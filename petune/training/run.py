@@ -67,6 +67,8 @@ class Run:
         self.history: list[Row] = []
         self.notices: list[str] = []
         self.good, self.good_step = learner.state(), 0
+        self._unproven: tuple[dict[str, Tensor], int] | None = None
+        """The last epoch's weights: finite, but nobody has seen a loss of theirs yet."""
         self.ledger, self.watch = Ledger(device, scaled=accelerator.scaler is not None), Stopwatch()
 
     @contextmanager
@@ -127,12 +129,12 @@ class Run:
             self.settle()
 
     def end_epoch(self) -> None:
-        """Evaluates, keeps the best; without eval data it only keeps the present weights as the last good ones."""
+        """Evaluates and keeps the best; without eval data the weights become the last good ones with their next loss."""
         self.settle()
         with self.watch.a_break():
             require_finite(self.learner.parameters(), self.step, self.rate)
             if self.eval_examples is None:
-                self.keep()
+                self._unproven = (self.learner.state(), self.step)
             else:
                 self._evaluate_and_select()
         self.ledger.restart_clock()
@@ -154,6 +156,8 @@ class Run:
             DivergedError: when one of them was not finite.
         """
         for row in self.ledger.settle(self.watch.seconds):
+            if self._unproven is not None:
+                (self.good, self.good_step), self._unproven = self._unproven, None
             self.history.append(row)
             for callback in self.callbacks:
                 callback.on_step(row)
