@@ -7,10 +7,10 @@ run once over the whole set, for one epoch, which is more steps than the epochs 
 backbone's own in every arm (in the adapted blocks, which here are all blocks).
 
     python -m benchmarks.quality                # all sets, then benchmarks/results/quality.json
-    python -m benchmarks.quality --set NAME     # one set; it goes on where it stopped
+    python -m benchmarks.quality --set NAME --arms lora full    # a part; it goes on where it stopped
     python -m benchmarks.quality --collect      # puts what the sets have so far into quality.json, prints the table
 
-Scores do not depend on the number of threads but for rounding, so two sets may run side by side, one thread each.
+Scores do not depend on the number of threads but for rounding, so parts may run side by side, one thread each.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FACTORS = (1 / 3, 1.0, 3.0)
 SEEDS = (0, 1, 2)
 WHOLE = ("full", "lora")
 UNFINISHED = Path(__file__).parent / "results" / "quality-runs"
-"""One file per set, written after every run, so that a stopped benchmark goes on; not committed."""
+"""One file per set and arm, written after every run, so that a stopped benchmark goes on."""
 
 
 class Set:
@@ -64,45 +64,41 @@ def main() -> None:
     """Runs what is not there yet."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--set", choices=tuple(SETS), help="only this data set")
+    parser.add_argument("--arms", choices=ARMS, nargs="+", default=ARMS, help="only these methods")
     parser.add_argument("--collect", action="store_true", help="run nothing")
     parser.add_argument("--threads", type=int, default=2)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     for name in () if asked.collect else ([asked.set] if asked.set else SETS):
-        _set(name)
+        data = SETS[name]()
+        for arm in asked.arms:
+            _arm(name, data, arm)
     if not asked.set:
-        runs = [run for name in SETS for run in _runs(name)]
+        runs = [run for name in SETS for arm in ARMS for run in _runs(name, arm)]
         machine.write_result("quality", {"arms": ARMS, "factors": FACTORS, "seeds": SEEDS, "runs": runs})
         print(table(runs))
 
 
-def _runs(name: str) -> list[dict[str, Any]]:
-    path = UNFINISHED / f"{name}.json"
+def _runs(name: str, arm: str) -> list[dict[str, Any]]:
+    path = UNFINISHED / f"{name}-{arm}.json"
     return json.loads(path.read_text()) if path.exists() else []  # type: ignore[no-any-return]
 
 
-def _set(name: str) -> None:
-    """Every run of one data set that is not there yet."""
-    runs, data = _runs(name), SETS[name]()
-    for arm in ARMS:
-        _arm(runs, name, data, arm)
-    for arm in WHOLE:
-        rate = _best_rate(runs, name, arm)
-        _once(runs, data, {"set": name, "arm": arm, "rate": rate, "seed": 0, "whole": True}, test=True)
-
-
-def _arm(runs: list[dict[str, Any]], name: str, data: Set, arm: str) -> None:
-    """The grid of one arm, then its seeds at the best rate."""
-    default = find("methods", arm).learning_rate
+def _arm(name: str, data: Set, arm: str) -> None:
+    """Every run of one arm that is not there yet: the grid, its seeds at the best rate, and once the whole set."""
+    runs, default = _runs(name, arm), find("methods", arm).learning_rate
+    what = {"set": name, "arm": arm, "seed": 0, "whole": False}
     for factor in FACTORS:
-        _once(runs, data, {"set": name, "arm": arm, "rate": default * factor, "seed": 0, "whole": False}, test=False)
+        _once(runs, data, {**what, "rate": default * factor}, test=False)
+    best = {**what, "rate": _best_rate(runs)}
     for seed in SEEDS:
-        rate = _best_rate(runs, name, arm)
-        _once(runs, data, {"set": name, "arm": arm, "rate": rate, "seed": seed, "whole": False}, test=True)
+        _once(runs, data, {**best, "seed": seed}, test=True)
+    if arm in WHOLE:
+        _once(runs, data, {**best, "whole": True}, test=True)
 
 
-def _best_rate(runs: list[dict[str, Any]], name: str, arm: str) -> float:
-    grid = [r for r in runs if (r["set"], r["arm"], r["seed"], r["whole"]) == (name, arm, 0, False)]
+def _best_rate(runs: list[dict[str, Any]]) -> float:
+    grid = [run for run in runs if run["seed"] == 0 and not run["whole"]]
     return float(max(grid, key=lambda run: run["validation"])["rate"])
 
 
@@ -115,20 +111,20 @@ def _once(runs: list[dict[str, Any]], data: Set, what: dict[str, Any], *, test: 
     done = next((run for run in runs if all(run[key] == value for key, value in what.items())), None)
     if done is not None and (not test or "test" in done):
         return
-    tuner = _kept.get(json.dumps(what))
+    tuner = _kept.get(json.dumps(what, sort_keys=True))
     if done is None or tuner is None:
         tuner, measured = _train(data, what)
         if done is None:
             runs.append(done := {**what, **measured})
-        best = [r for r in runs if (r["set"], r["arm"], r["whole"]) == (what["set"], what["arm"], what["whole"])]
-        if done is max(best, key=lambda run: run["validation"]):
+        alike = [run for run in runs if run["whole"] == what["whole"]]
+        if done is max(alike, key=lambda run: run["validation"]):
             _kept.clear()
-            _kept[json.dumps(what)] = tuner
+            _kept[json.dumps(what, sort_keys=True)] = tuner
     if test:
         figures = dict(tuner.evaluate(data.parts["test"]))
         done["test"], done["test_figures"] = figures[data.score], figures
     UNFINISHED.mkdir(parents=True, exist_ok=True)
-    (UNFINISHED / f"{what['set']}.json").write_text(json.dumps(runs))
+    (UNFINISHED / f"{what['set']}-{what['arm']}.json").write_text(json.dumps(runs, indent=1) + "\n")
     print(
         {key: done[key] for key in ("set", "arm", "rate", "seed", "whole", "validation")}, done.get("test"), flush=True
     )
