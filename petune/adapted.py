@@ -13,7 +13,8 @@ import torch
 from transformers import PreTrainedModel
 
 from petune.data.batching import ordered_batches
-from petune.data.preparing import prepare
+from petune.data.preparing import prepare, tell
+from petune.data.sources import read
 from petune.data.tokenizers import open_tokenizer
 from petune.errors import AdapterError, DataError, RouteError
 from petune.model.adapter import Adapter
@@ -62,6 +63,7 @@ class AdaptedModel:
         self.backbone = Backbone.open(backbone)
         self._bank = Bank(self.backbone)
         self._given_tokenizer = tokenizer
+        self._tokenizers: dict[str, Any] = {}
         self._default: str | None = None
 
     @property
@@ -94,24 +96,27 @@ class AdaptedModel:
         self._bank.refuse_beside_sole()
         fingerprint(self.backbone)
         if isinstance(adapter, str | Path):
-            made = self._read(name, adapter)
+            made, tokenizer = self._read(name, adapter)
         else:
             living = adapter if isinstance(adapter, Adapter) else adapter.adapter
-            made = shelf.rebuilt(living, self.backbone, name)
+            made, tokenizer = shelf.rebuilt(living, self.backbone, name), getattr(adapter, "tokenizer", None)
         try:
             self._bank.add(made)
         except AdapterError:
             made.body.detach()
             raise
+        self._tokenizers[name] = tokenizer
+        tell(made.facts.get("notices", []))
         return self
 
-    def _read(self, name: str, folder: str | Path) -> Adapter:
+    def _read(self, name: str, folder: str | Path) -> tuple[Adapter, Any]:
         if is_full_model(Path(folder)):
             raise AdapterError(
                 f"{str(folder)!r} is a full fine-tuning: a whole model, no resident of a shared backbone.",
                 fix="Load it with Tuner.load(folder) or with transformers.",
             )
-        return shelf.take(folder, self.backbone, name).adapter
+        taken = shelf.take(folder, self.backbone, name)
+        return taken.adapter, taken.tokenizer
 
     def remove(self, name: str) -> AdaptedModel:
         """Takes an adapter out.
@@ -121,6 +126,7 @@ class AdaptedModel:
             MergeError: while merged.
         """
         self._bank.remove(name)
+        self._tokenizers.pop(name, None)
         if self._default == name:
             self._default = None
         return self
@@ -178,7 +184,9 @@ class AdaptedModel:
         """Each row's answer in the labels of its own adapter; rows of several adapters share their forwards.
 
         Args:
-            adapters: one name per row, one for all, or None for the default of `use`.
+            texts: texts, dicts or word lists; also a DataFrame or a Dataset.
+            adapters: one name per row, one for all, or None for the route of `with model.routed(...)`, else the
+                default of `use`.
 
         Raises:
             RouteError: unknown names, a missing default, or another number of names than texts.
@@ -187,18 +195,19 @@ class AdaptedModel:
         names = self._names(texts, adapters)
         answers: list[Any] = [None] * len(names)
         examples: list[tuple[str, Example]] = []
-        rows_of: dict[str, list[int]] = {}
+        places: dict[str, list[int]] = {}
         for name in dict.fromkeys(names):
             adapter = self._bank.find(name)
-            rows_of[name] = [index for index, of in enumerate(names) if of == name]
+            rows = places[name] = [index for index, of in enumerate(names) if of == name]
+            mine = _some(adapter.task, texts, rows)
             made = prepare(
-                adapter.task, _some(adapter.task, texts, rows_of[name]), None,
-                self.tokenizer, self.backbone.positions, 0, labelled=False,
-            )  # fmt: skip
+                adapter.task, mine, None, self.tokenizer_of(name), self.backbone.positions, 0, labelled=False
+            )
+            tell(made.notices)
             examples += [(name, example) for example in made.train]
-        with evaluating(*(module for name in rows_of for module in self._bank.find(name).modules())):
+        with evaluating(*(module for name in places for module in self._bank.find(name).modules())):
             logits = self._logits(examples, batch_size)
-        for name, rows in rows_of.items():
+        for name, rows in places.items():
             own = [index for index, (of, _) in enumerate(examples) if of == name]
             task = self._bank.find(name).task
             found = task.answers([logits[index] for index in own], [examples[index][1] for index in own])
@@ -209,10 +218,13 @@ class AdaptedModel:
     def _names(self, texts: Sequence[Any], adapters: Sequence[str] | str | None) -> list[str]:
         if isinstance(texts, str):
             raise DataError("predict was given one string.", expected="It takes a list of texts.", fix="Write [text].")
-        named = self._default if adapters is None else adapters
-        if named is None:
+        around = current(self._bank)
+        default = self._default if around is None else around.route
+        named = default if adapters is None else adapters
+        given = [named] * len(texts) if named is None or isinstance(named, str) else list(named)
+        names = [name for name in given if name is not None]
+        if named is None or len(names) < len(given):
             raise RouteError("No adapter was named.", fix="Pass adapters=..., or set a default with use(name).")
-        names = [named] * len(texts) if isinstance(named, str) else list(named)
         if len(names) != len(texts):
             raise RouteError(f"{len(names)} adapters were named for {len(texts)} texts.", expected="One name per text.")
         self._bank.frame(list(names) or None)  # unknown names are errors before any work
@@ -221,15 +233,33 @@ class AdaptedModel:
     def _logits(self, examples: Sequence[tuple[str, Example]], batch_size: int) -> list[Any]:
         """One array per example; examples of similar length share a batch, whatever their adapter."""
         found: list[Any] = [None] * len(examples)
-        for batch in ordered_batches([len(example["input_ids"]) for _, example in examples], batch_size):
-            route = [examples[index][0] for index in batch]
-            inputs = pad_inputs([examples[index][1] for index in batch], self.tokenizer, self.tokenizer.padding_side)
-            inputs = {name: tensor.to(self.backbone.device) for name, tensor in inputs.items()}
-            output = run(self._bank, self._bank.frame(route), inputs)
-            for index, logits in zip(batch, output.logits, strict=True):
-                name, example = examples[index]
-                found[index] = self._bank.find(name).task.split(logits.unsqueeze(0), [example])[0]
+        # Rows padded by one tokenizer share batches; adapters of one backbone nearly always have the same.
+        kinds: dict[str, list[int]] = {}
+        for index, (name, _) in enumerate(examples):
+            kinds.setdefault(_padding(self.tokenizer_of(name)), []).append(index)
+        for kind in kinds.values():
+            for batch in ordered_batches([len(examples[index][1]["input_ids"]) for index in kind], batch_size):
+                self._answer([kind[place] for place in batch], examples, found)
         return found
+
+    def _answer(self, batch: list[int], examples: Sequence[tuple[str, Example]], found: list[Any]) -> None:
+        """Runs one batch and puts each example's logits in its place."""
+        tokenizer = self.tokenizer_of(examples[batch[0]][0])
+        inputs = pad_inputs([examples[index][1] for index in batch], tokenizer, tokenizer.padding_side)
+        inputs = {name: tensor.to(self.backbone.device) for name, tensor in inputs.items()}
+        output = run(self._bank, self._bank.frame([examples[index][0] for index in batch]), inputs)
+        for index, logits in zip(batch, output.logits, strict=True):
+            name, example = examples[index]
+            found[index] = self._bank.find(name).task.split(logits.unsqueeze(0), [example])[0]
+
+    def tokenizer_of(self, name: str) -> Any:
+        """The tokenizer that was saved with an adapter, else the model's.
+
+        Raises:
+            BackboneError: none is to be found.
+        """
+        own = self._tokenizers.get(name)
+        return self.tokenizer if own is None else own
 
     @property
     def tokenizer(self) -> Any:
@@ -243,7 +273,15 @@ class AdaptedModel:
         return self._given_tokenizer
 
 
-def _some(task: Task, texts: Sequence[Any], rows: list[int]) -> Table:
-    """The rows of one adapter, called by their places among all texts."""
-    table = task.table([texts[row] for row in rows])
+def _some(task: Task, texts: Any, rows: list[int]) -> Table:
+    """The rows of one adapter, called by their places among all of them."""
+    if hasattr(texts, "columns") or hasattr(texts, "column_names"):
+        return read(texts).take(rows)
+    plain = texts.tolist() if hasattr(texts, "tolist") else texts
+    table = task.table([plain[row] for row in rows])
     return dataclasses.replace(table, place=lambda index: f"row {rows[index]}")
+
+
+def _padding(tokenizer: Any) -> str:
+    """Equal for tokenizers whose rows may share a batch: they pad alike."""
+    return f"{tokenizer.pad_token_id} {tokenizer.padding_side} {sorted(tokenizer.model_input_names)}"

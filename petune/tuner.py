@@ -9,7 +9,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from petune.config import TrainConfig
-from petune.data.preparing import prepare
+from petune.data.preparing import prepare, tell
 from petune.data.tokenizers import open_tokenizer
 from petune.errors import AdapterError
 from petune.methods.base import Method, as_method
@@ -178,7 +178,9 @@ class Tuner:
         return self.adapter.task.probabilities(self._logits(examples, batch_size), examples)
 
     def _examples(self, data: Any, **how: bool) -> list[Example]:
-        return prepare(self.adapter.task, data, None, self.tokenizer, self.backbone.positions, 0, **how).train
+        made = prepare(self.adapter.task, data, None, self.tokenizer, self.backbone.positions, 0, **how)
+        tell(made.notices)
+        return made.train
 
     def _logits(self, examples: list[Example], batch_size: int) -> list[Any]:
         with evaluating(*self.adapter.modules()):
@@ -221,6 +223,7 @@ class Tuner:
         tuner.tokenizer = found.tokenizer or open_tokenizer(None, found.backbone, tuner.task)
         reside(tuner._bank, found.adapter)
         tuner._adapter, tuner._history = found.adapter, found.history
+        tell(tuner.notices)
         if check:
             check_probe(found.adapter.facts.get("probe"), tuner._probe(found.adapter), found.backbone.dtype)
         return tuner

@@ -164,10 +164,12 @@ def test_a_full_fine_tuning_is_no_resident(tmp_path):
     assert model.names == ()
 
 
-def test_the_tokenizer_is_the_backbones(tmp_path, tuners):
-    """A folder brings its tokenizer; an object has none, and predict says how to pass one."""
-    assert AdaptedModel(tiny.folder("bert", tmp_path)).add("mood", tuners["mood"]).use("mood").predict(TEXTS)
-    bare = AdaptedModel(tiny.backbone("bert")).add("mood", tuners["mood"]).use("mood")
+def test_where_the_tokenizer_comes_from(tmp_path, tuners):
+    """A Tuner or the backbone's folder brings one; without either, predict says how to pass one."""
+    adapter = tuners["mood"].adapter
+    assert AdaptedModel(tiny.folder("bert", tmp_path)).add("mood", adapter).use("mood").predict(TEXTS)
+    assert AdaptedModel(tiny.backbone("bert")).add("mood", tuners["mood"]).use("mood").predict(TEXTS)
+    bare = AdaptedModel(tiny.backbone("bert")).add("mood", adapter).use("mood")
     with pytest.raises(BackboneError, match="tokenizer="):
         bare.predict(TEXTS)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,15 +64,15 @@ def read_pair(pair: tuple[Any, Any]) -> Table:
 
 
 def _is_column(item: Any) -> bool:
-    if isinstance(item, str | bytes | Mapping) or is_frame(item):
+    if isinstance(item, str | bytes | bytearray | Mapping) or is_frame(item):
         return False
-    if isinstance(item, list | tuple):
+    if isinstance(item, Sequence):  # `Column` of datasets is one too
         return not any(isinstance(value, Mapping) for value in item)
     return isinstance(item, np.ndarray) or (hasattr(item, "tolist") and hasattr(item, "__len__"))
 
 
 def _values(column: Any) -> list[Any]:
-    """The cells of a list, an array or a Series as plain values; what a Series calls missing is None."""
+    """The cells of a sequence, an array or a Series as plain values; what a Series calls missing is None."""
     values = [plain(value) for value in (column.tolist() if hasattr(column, "tolist") else column)]
     if not hasattr(column, "isna"):
         return values

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from petune.data.sources import read
 from petune.data.splitting import fingerprint, hold_out, overlap
+from petune.errors import DataError
 from petune.tasks.base import Example, Table, Task
 
 UNLIMITED = 512
@@ -55,9 +58,11 @@ def prepare(
         DataError: rows that cannot be used.
         ConfigError: a fraction out of range.
     """
-    table = _rows(task, data, labelled)
+    table = rows_of(task, data, learn=learn, labelled=labelled)
     held: Table | None = None
     notices: list[str] = []
+    if isinstance(getattr(data, "column_names", None), dict):
+        notices.append("Of the DatasetDict the part 'train' was taken.")
     if isinstance(eval_data, float | int) and not isinstance(eval_data, bool):
         table, held = hold_out(table, float(eval_data), seed, task.strata(table))
         notices.append(f"Held out {len(held)} of {len(table) + len(held)} rows for evaluation (seed {seed}).")
@@ -80,11 +85,30 @@ def prepare(
     return Prepared(task, encoded.examples, evaluation, notices, facts)
 
 
-def _rows(task: Task, data: Any, labelled: bool) -> Table:
-    """A table of what was given; plain texts are rows too when there is nothing to learn from them."""
+def rows_of(task: Task, data: Any, *, learn: bool, labelled: bool) -> Table:
+    """A table of what was given; plain texts are rows too when there is nothing to learn from them.
+
+    Raises:
+        DataError: nothing, or several parts where only one can be meant.
+    """
+    if data is None:
+        raise DataError("The data is None.", expected="A path, a table, a list of rows or texts was expected.")
+    parts = getattr(data, "column_names", None)
+    if isinstance(parts, dict) and not (learn and labelled):
+        raise DataError(
+            f"A DatasetDict with the parts {', '.join(map(str, parts))} was given.",
+            expected="One part was expected, so that a training score cannot pass for a test score.",
+            fix="Pass one part: data['test'].",
+        )
     if labelled or hasattr(data, "columns") or hasattr(data, "column_names"):
         return read(data)
-    return task.table(data)
+    return task.table(data.tolist() if hasattr(data, "tolist") else data)
+
+
+def tell(notices: Sequence[str]) -> None:
+    """Warns through the logger `petune`, where nobody reads a report: on loading, evaluating, predicting."""
+    for notice in notices:
+        logging.getLogger("petune").warning(notice)
 
 
 def _shared_rows(task: Task, train: Table, held: Table) -> int:

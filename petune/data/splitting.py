@@ -10,7 +10,8 @@ import json
 import math
 import random
 import uuid
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from petune.config import check
@@ -20,17 +21,18 @@ from petune.lookup import unknown
 from petune.tasks.base import Table
 
 
-def hold_out(table: Table, fraction: float, seed: int, strata: list[str] | None) -> tuple[Table, Table]:
+def hold_out(table: Table, fraction: float, seed: int, strata: Sequence[Collection[str]] | None) -> tuple[Table, Table]:
     """Cuts a table into (training rows, held-out rows), each in the order of the table.
 
     With strata the shares of the classes are kept: a class of two or more rows is in both parts as long as the
-    held-out part has that many rows, and the only row of a class always trains. Same seed, same parts, whatever the
-    state of any global generator.
+    held-out part has that many rows. A row of several labels counts for the rarest of them. Every label is in a
+    training row, so the only row of a label always trains. Same seed, same parts, whatever the state of any global
+    generator.
 
     Args:
         fraction: share of the rows to hold out, between 0 and 1; their number is rounded.
         seed: picks the rows.
-        strata: the class of each row; None picks without regard to classes.
+        strata: the labels of each row; None picks without regard to labels.
 
     Raises:
         ConfigError: a fraction that is not between 0 and 1.
@@ -38,7 +40,7 @@ def hold_out(table: Table, fraction: float, seed: int, strata: list[str] | None)
 
     Example:
         >>> rows = [{"label": "ab"[i % 2]} for i in range(10)]
-        >>> train, held = hold_out(Table(rows, ("label",)), 0.2, 0, [row["label"] for row in rows])
+        >>> train, held = hold_out(Table(rows, ("label",)), 0.2, 0, [{row["label"]} for row in rows])
         >>> len(train), sorted(row["label"] for row in held.rows)
         (8, ['a', 'b'])
     """
@@ -49,11 +51,12 @@ def hold_out(table: Table, fraction: float, seed: int, strata: list[str] | None)
         )
     if strata is not None and len(strata) != len(table):
         raise DataError(f"{len(strata)} strata were given for {len(table)} rows.", expected="One per row is needed.")
-    keys = strata if strata is not None else [""] * len(table)
+    keys = _rarest(strata) if strata is not None else [""] * len(table)
     # A generator of our own, seeded by text: its stream is the same in every Python version.
     chosen = _choose(
         keys, _rounded(fraction * len(table)), random.Random(f"hold out {seed}"), keep_all=strata is not None
     )
+    chosen -= _only_there(strata or [], chosen)
     if not 0 < len(chosen) < len(table):
         raise _empty_side(table, fraction, chosen)
     rest = [index for index in range(len(table)) if index not in chosen]
@@ -63,6 +66,23 @@ def hold_out(table: Table, fraction: float, seed: int, strata: list[str] | None)
 def _rounded(number: float) -> int:
     """Halves go up, so that half of three rows is two on every platform (`round` would alternate)."""
     return math.floor(number + 0.5)
+
+
+def _rarest(strata: Sequence[Collection[str]]) -> list[str]:
+    """The rarest label of each row; the empty string for a row without labels."""
+    rows = Counter(label for labels in strata for label in set(labels))
+    return [min(labels, key=lambda label: (rows[label], label), default="") for labels in strata]
+
+
+def _only_there(strata: Sequence[Collection[str]], chosen: set[int]) -> set[int]:
+    """Rows of `chosen` without which some label would have no row outside."""
+    outside = {label for index, labels in enumerate(strata) if index not in chosen for label in labels}
+    needed = set()
+    for index in sorted(chosen) if strata else ():
+        if not outside.issuperset(strata[index]):
+            needed.add(index)
+            outside.update(strata[index])
+    return needed
 
 
 def _choose(keys: list[str], size: int, rng: random.Random, *, keep_all: bool) -> set[int]:
@@ -100,7 +120,7 @@ def _empty_side(table: Table, fraction: float, chosen: set[int]) -> DataError:
     side = "no row for training" if chosen else "no row to hold out"
     return DataError(
         f"A fraction of {fraction} leaves {side} out of {len(table)} rows.",
-        expected="Both parts need a row, and the only row of a class always trains.",
+        expected="Both parts need a row, and the only row of a label always trains.",
         fix="Choose another fraction, or pass eval_data of your own.",
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer
@@ -20,8 +21,8 @@ def open_tokenizer(tokenizer: Any, backbone: Backbone, task: Task | None = None)
     Raises:
         BackboneError: none is to be found.
     """
-    if tokenizer is None or isinstance(tokenizer, str):
-        tokenizer = _beside(tokenizer or backbone.source, task)
+    if tokenizer is None or isinstance(tokenizer, str | Path):
+        tokenizer = _beside(str(tokenizer or backbone.source), task)
     if backbone.pad_token_id is None:
         backbone.pad_token_id = tokenizer.pad_token_id
     return tokenizer

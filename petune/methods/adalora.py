@@ -70,18 +70,23 @@ class AdaLoRALayer(AdapterLayer):
         return plain.train(self.training)
 
     @torch.no_grad()
-    def observe(self, beta1: float, beta2: float) -> Tensor:
-        """Updates the smoothed scores from this step's gradients; returns one score per rank, (R,)."""
-        score = {}
+    def observe(self, beta1: float, beta2: float) -> None:
+        """Updates the smoothed sensitivity and uncertainty from this step's gradients, if there are any."""
         for part in PARTS:
             weight = getattr(self, part)
-            sensitivity, uncertainty = getattr(self, f"sensitivity_{part}"), getattr(self, f"uncertainty_{part}")
+            sensitivity, uncertainty = self._smoothed(part)
             if weight.grad is not None:
                 importance = (weight * weight.grad).abs()
                 sensitivity.mul_(beta1).add_(importance, alpha=1 - beta1)
                 uncertainty.mul_(beta2).add_((importance - sensitivity).abs(), alpha=1 - beta2)
-            score[part] = sensitivity * uncertainty
-        return score["lora_A"].mean(1) + score["lora_E"].flatten() + score["lora_B"].mean(0)
+
+    def scores(self) -> Tensor:
+        """How much each rank matters, (R,)."""
+        a, e, b = (sensitivity * uncertainty for sensitivity, uncertainty in map(self._smoothed, PARTS))
+        return a.mean(1) + e.flatten() + b.mean(0)
+
+    def _smoothed(self, part: str) -> tuple[Tensor, Tensor]:
+        return getattr(self, f"sensitivity_{part}"), getattr(self, f"uncertainty_{part}")
 
     def orthogonality(self) -> Tensor:
         """‖A Aᵀ - I‖ + ‖Bᵀ B - I‖ (Frobenius), a scalar."""
@@ -160,11 +165,16 @@ class AdaLoRA(Method):
         done = 1.0 if progress.step >= progress.total else min(1.0, max(0.0, (progress.step - start) / (end - start)))
         return round(sites * (self.rank + (self.init_rank - self.rank) * (1 - done) ** 3))
 
-    @torch.no_grad()
     def after_step(self, layers: Layers, progress: Progress) -> None:
         """Scores every rank by this step's gradients and zeroes the lowest ones above the budget."""
+        for layer in layers.values():
+            cast(AdaLoRALayer, layer).observe(self.beta1, self.beta2)
+        self._prune(layers, progress)
+
+    @torch.no_grad()
+    def _prune(self, layers: Layers, progress: Progress) -> None:
         pairs = [cast(AdaLoRALayer, layer) for layer in layers.values()]
-        scores = torch.stack([layer.observe(self.beta1, self.beta2) for layer in pairs])
+        scores = torch.stack([layer.scores() for layer in pairs])
         budget = self.budget(progress, len(pairs))
         if budget >= scores.numel():
             return
@@ -176,7 +186,11 @@ class AdaLoRA(Method):
             layer.lora_E.mul_(mask.unsqueeze(1))
 
     def folded(self, layers: Layers) -> LoRA:
-        """The LoRA that the folded layers are: a rank per site, and a scale of 1."""
+        """The LoRA that the folded layers are: a rank per site, and a scale of 1.
+
+        The layers are pruned to the final budget first; only those of a run that broke off are still above it.
+        """
+        self._prune(layers, Progress(1, 1))
         ranks = {path: len(cast(AdaLoRALayer, layer).kept()) for path, layer in layers.items()}
         return LoRA(
             rank=self.rank, alpha=None, dropout=self.dropout, targets=self.targets, ranks=ranks,

@@ -6,7 +6,6 @@ Shape letters, everywhere in petune: `B` batch, `T` tokens, `D` width, `R` rank,
 
 from __future__ import annotations
 
-import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -133,9 +132,6 @@ class Method(ABC):
     modules: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for knob in dataclasses.fields(self):  # JSON has lists where a frozen dataclass wants tuples
-            if isinstance(value := getattr(self, knob.name), list):
-                object.__setattr__(self, knob.name, tuple(value))
         check(self.top is None or self.top >= 1, "top", self.top, "None or at least 1")
         if self.top is not None and self.layers != "all":
             raise ConfigError(
@@ -146,6 +142,10 @@ class Method(ABC):
     def roles(self) -> tuple[str, ...]:
         """The roles in the architecture table where this method acts, such as `("query", "value")`."""
 
+    def named_sites(self) -> tuple[str, ...]:
+        """Site paths that knobs speak of; one that is no site of this method is refused, not passed over."""
+        return ()
+
     @abstractmethod
     def layer(self, site: Site) -> AdapterLayer:
         """A fresh layer for one site; its first effect is the identity."""
@@ -155,7 +155,7 @@ class Method(ABC):
         return None
 
     def after_step(self, layers: Layers, progress: Progress) -> None:
-        """Called after every optimizer step, while gradients are still there (AdaLoRA: the rank budget)."""
+        """Called after every step with its gradients, or with none where fp16 skipped it (AdaLoRA: the budget)."""
 
     def folded(self, layers: Layers) -> Method:
         """The method that the layers are once training is over (AdaLoRA: a LoRA with a rank per site)."""

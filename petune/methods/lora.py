@@ -86,6 +86,9 @@ class LoRA(Method):
     def roles(self) -> tuple[str, ...]:
         return self.targets
 
+    def named_sites(self) -> tuple[str, ...]:
+        return tuple(self.ranks)
+
     def layer(self, site: Site) -> LoRALayer:
         rank = self.ranks.get(site.path, self.rank)
         return LoRALayer(site.d_in, site.d_out, rank, self.scale(rank), self.dropout)

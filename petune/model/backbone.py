@@ -63,7 +63,7 @@ class Backbone:
         try:
             with quiet():
                 model, info = AutoModel.from_pretrained(str(source), output_loading_info=True)
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:  # whatever a loader of files from elsewhere may raise
             raise BackboneError(
                 f"No transformers model could be loaded from {str(source)!r}: {_first_line(error)}",
                 expected="The backbone is a folder written by save_pretrained, or a hub id.",

@@ -68,6 +68,16 @@ def merge(bank: Bank, adapter: Adapter) -> MergeReceipt:
     return receipt
 
 
+def _copy_while_merged(bank: Bank, adapter: Adapter) -> tuple[PreTrainedModel, MergeReceipt]:
+    """Replaced modules cannot follow a deep copy, so the copy is made while they are merged away."""
+    receipt = merge(bank, adapter)
+    try:
+        model = copy.deepcopy(adapter.shell.model)
+    finally:
+        bank.unmerge()
+    return model, receipt
+
+
 def merged_copy(bank: Bank, adapter: Adapter) -> tuple[PreTrainedModel, MergeReceipt]:
     """An independent merged model; this backbone stays as it is.
 
@@ -76,6 +86,8 @@ def merged_copy(bank: Bank, adapter: Adapter) -> tuple[PreTrainedModel, MergeRec
     """
     adapter.body.refuse_merge()
     bank.refuse_while_merged("make a merged copy")
+    if adapter.method.residence == "sole":
+        return _copy_while_merged(bank, adapter)
     twin = copy.deepcopy(bank)
     merged = twin.find(adapter.name)
     receipt = merge(twin, merged)

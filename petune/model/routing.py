@@ -39,14 +39,14 @@ class Frame:
         batch: B, known for per-row routes, so that a site with another leading axis is refused.
     """
 
-    def __init__(self, owner: object, groups: tuple[Group, ...], batch: int | None = None) -> None:
-        self.owner, self.groups, self.batch = owner, groups, batch
+    def __init__(self, owner: object, groups: tuple[Group, ...], batch: int | None = None, route: Route = None) -> None:
+        self.owner, self.groups, self.batch, self.route = owner, groups, batch, route
         self.per_row = batch is not None
         self.seen: dict[str, Any] = {}
 
     def fresh(self) -> Frame:
         """The same route for another call."""
-        return Frame(self.owner, self.groups, self.batch)
+        return Frame(self.owner, self.groups, self.batch, self.route)
 
     def layers(self, path: str) -> list[tuple[nn.Module, Tensor | None]]:
         """The layers that act at a site in this call, each with its rows."""
@@ -117,7 +117,7 @@ def make_frame(owner: object, route: Route, find: Callable[[str], Adapter], devi
     if route is None:
         return Frame(owner, ())
     if isinstance(route, str):
-        return Frame(owner, (Group(find(route), None),))
+        return Frame(owner, (Group(find(route), None),), route=route)
     names = list(route)
     wrong = next((name for name in names if name is not None and not isinstance(name, str)), None)
     if wrong is not None or not names:
@@ -129,7 +129,7 @@ def make_frame(owner: object, route: Route, find: Callable[[str], Adapter], devi
     for name in dict.fromkeys(name for name in names if name is not None):
         rows = [index for index, at in enumerate(names) if at == name]
         groups.append(Group(find(name), None if len(rows) == len(names) else torch.tensor(rows, device=device)))
-    return Frame(owner, tuple(groups), len(names))
+    return Frame(owner, tuple(groups), len(names), names)
 
 
 def checkpoint_contexts() -> tuple[Any, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from petune.errors import RouteError
+from petune.errors import BackboneError, RouteError
 from petune.model.adapter import Adapter
 from petune.model.bank import Bank
 from petune.model.routing import Frame, Group, entered
@@ -37,7 +37,9 @@ def run(bank: Bank, frame: Frame, inputs: Mapping[str, Any]) -> Any:
 
     Raises:
         RouteError: the route's length is not the batch size.
+        BackboneError: rows longer than the backbone's positions.
     """
+    _refuse_too_long(bank, inputs)
     with entered(frame.fresh()):
         if frame.per_row:
             return _run_rows(bank, frame.fresh(), inputs)
@@ -48,6 +50,16 @@ def run(bank: Bank, frame: Frame, inputs: Mapping[str, Any]) -> Any:
         else:
             return bank.backbone.model(**inputs)
         return shell.model(**shell.inputs(inputs))
+
+
+def _refuse_too_long(bank: Bank, inputs: Mapping[str, Any]) -> None:
+    ids, longest = inputs.get("input_ids"), bank.backbone.positions
+    if ids is not None and longest is not None and ids.shape[-1] > longest:
+        raise BackboneError(
+            f"The batch is {ids.shape[-1]} pieces long.",
+            expected=f"This backbone has {longest} positions.",
+            fix="Cut the rows: tokenizer(..., truncation=True, max_length=...).",
+        )
 
 
 def _run_rows(bank: Bank, frame: Frame, inputs: Mapping[str, Any]) -> RoutedOutput:

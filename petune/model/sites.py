@@ -24,6 +24,16 @@ def find_sites(base: nn.Module, model_type: str, method: Method) -> list[Site]:
         UnknownNameError: a module or role name that matches nothing; the near ones are suggested.
         ConfigError: `top` or `layers` that cannot be meant here.
     """
+    sites = _wanted(base, model_type, method)
+    paths = [site.path for site in sites]
+    for path in method.named_sites():
+        if path not in paths:
+            raise unknown("site", path, paths)
+    return sites
+
+
+def _wanted(base: nn.Module, model_type: str, method: Method) -> list[Site]:
+    """The sites by the method's own module names, or by its roles in the architecture table."""
     family = FAMILIES.get(model_type)
     if method.modules:
         return _named(base, family, method)

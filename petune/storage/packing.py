@@ -13,7 +13,8 @@ from petune.errors import AdapterFileError
 from petune.lookup import find, name_of
 from petune.model.adapter import Adapter
 from petune.model.backbone import Backbone
-from petune.model.probe import as_json, difference, tolerance
+from petune.model.bank import Bank
+from petune.model.probe import as_json, difference, replay, tolerance
 from petune.storage import manifest as manifests
 from petune.storage.fingerprint import backbone_fingerprint, checkpoint_fingerprint
 from petune.storage.stored import Stored
@@ -122,10 +123,41 @@ def unpack(stored: Stored, backbone: Backbone, name: str | None = None) -> Adapt
     adapter.facts["notices"] = [*stored.notices, *notices]
     try:
         adapter.load(stored.layers, stored.head)
+        if str(backbone.dtype).removeprefix("torch.") != said["backbone"]["dtype"]:
+            _check_by_probe(adapter, said.get("probe"))
     except BaseException:
         adapter.body.detach()
         raise
     return adapter
+
+
+ALIKE = 0.25
+"""Largest logit difference, relative to the largest logit, between a backbone and itself in another precision."""
+
+
+def _check_by_probe(adapter: Adapter, stored_probe: dict[str, Any] | None) -> None:
+    """Digests say nothing of a backbone in another precision; its answers do.
+
+    Raises:
+        AdapterFileError: they are those of other weights.
+    """
+    if not stored_probe or adapter.method.residence == "private":
+        return
+    bank, expected = Bank(adapter.shell.backbone), torch.tensor(stored_probe["logits"])
+    if adapter.method.residence == "shared":
+        bank.add(adapter)
+    try:
+        seen = replay(adapter, bank.frame(adapter.name) if adapter.name in bank.residents else None)
+    finally:
+        if adapter.name in bank.residents:
+            bank.remove(adapter.name)
+    differ, accepted = difference(expected, seen), ALIKE * float(expected.abs().max())
+    if not differ <= accepted:
+        raise AdapterFileError(
+            f"On this backbone ({adapter.shell.backbone.dtype}) the adapter's answers on its probe differ by {differ:.2g}.",
+            expected=f"Another precision of the same weights stays within {accepted:.2g}, so these are other weights.",
+            fix="Load it on the backbone that it was trained on.",
+        )
 
 
 def check_backbone(stored: Stored, backbone: Backbone) -> list[str]:
