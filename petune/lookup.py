@@ -26,7 +26,8 @@ def near(word: str, known: Iterable[str]) -> str:
         "Did you mean 'lora'?"
     """
     options = sorted({str(k) for k in known})
-    close = difflib.get_close_matches(str(word), options, n=3, cutoff=0.5)
+    folded = {option.lower(): option for option in options}
+    close = [folded[found] for found in difflib.get_close_matches(str(word).lower(), folded, n=3, cutoff=0.5)]
     if close:
         return f"Did you mean {' or '.join(map(repr, close))}?"
     if len(options) <= 20:
@@ -82,8 +83,14 @@ def find(room: str, name: str) -> type[Any]:
         for point in entry_points(group=f"petune.{room}"):
             if point.name == name:
                 return point.load()  # type: ignore[no-any-return]
-        if ":" in name and (imported := _imported(room, name)):
-            return imported
+        if ":" in name:
+            if (imported := _imported(room, name)) is not None:
+                return imported
+            raise UnknownNameError(
+                f"The {room.rstrip('s')} {name!r} is a class of a module that is not imported.",
+                expected="petune imports nothing because a file says so.",
+                fix=f"Import it first: import {name.partition(':')[0]}.",
+            )
         raise unknown(room.rstrip("s"), name, names(room))
     module = importlib.import_module(f"petune.{room}.{module_name}")
     return the_class(module, room)
