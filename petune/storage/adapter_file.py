@@ -46,7 +46,7 @@ def write(
     Args:
         folder: made if it is not there; other files in it stay.
         tokenizer: a transformers tokenizer, saved beside the adapter.
-        history: one JSON object per line of `history.jsonl`.
+        history: one JSON object per line of `history.jsonl`; a figure that is not finite is null there.
         card: the text of `README.md`; None: the card of facts (`petune.storage.card`).
 
     Raises:
@@ -155,7 +155,8 @@ def _exports(stored: Stored, tokenizer: Any, history: list[dict[str, Any]] | Non
     if config is not None:
         files[PEFT_CONFIG] = (strict_json.dumps(config, indent=2) + "\n").encode()
     if history is not None:
-        lines = [strict_json.dumps(row, source=f"history row {i}") + "\n" for i, row in enumerate(history)]
+        rows = enumerate(map(strict_json.nulled, history))
+        lines = [strict_json.dumps(row, source=f"history row {i}") + "\n" for i, row in rows]
         files["history.jsonl"] = "".join(lines).encode()
     files["README.md"] = card.encode()
     return files

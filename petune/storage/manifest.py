@@ -8,6 +8,7 @@ from importlib import metadata
 from typing import Any
 
 from petune.errors import AdapterFileError
+from petune.storage.strict_json import nulled
 
 SCHEMA = 1
 """The version of the manifest's form. A reader refuses a newer one; older ones are migrated when there are any."""
@@ -85,6 +86,7 @@ def build(
     Args:
         task: `{"name": ..., "knobs": {...}}`.
         method: `{"name": ..., "knobs": {...}}`.
+        metrics: figures; one that is not finite is null in the file.
         backbone: any of id, path_or_id, model_type, prefix, fingerprint, dtype, config.
         more: further keys (`head_modules`, columns ...), kept as they are.
 
@@ -104,7 +106,7 @@ def build(
         "method": dict(method),
         "trained_as": trained_as or method["name"],
         "seed": seed,
-        "metrics": dict(metrics or {}),
+        "metrics": nulled(metrics or {}),
         "versions": versions(),
         "backbone": {**empty, "config": {}, **backbone},
         "data": None if data is None else dict(data),

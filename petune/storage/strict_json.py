@@ -26,6 +26,20 @@ def dumps(manifest: Mapping[str, Any], *, source: str = "the manifest", indent: 
         ) from error
 
 
+def nulled(value: Any) -> Any:
+    """The value with null in place of figures that are not finite: they tell of an adapter, and decide nothing.
+
+    Example:
+        >>> nulled({"f1": float("nan"), "loss": 0.5, "seen": [1, float("inf")]})
+        {'f1': None, 'loss': 0.5, 'seen': [1, None]}
+    """
+    if isinstance(value, Mapping):
+        return {key: nulled(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [nulled(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def loads(text: str | bytes, *, source: str) -> dict[str, Any]:
     """Strict JSON of one object: no duplicate keys, no NaN; a byte-order mark is accepted.
 

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from petune.storage.strict_json import nulled
 from petune.training.report import TrainReport
 
 Row = dict[str, Any]
@@ -51,7 +52,8 @@ class HistoryWriter(Callback):
     """Appends each row of the history to `history.jsonl`.
 
     At the start the file is set to the rows of the steps that are done: none for a fresh run, and for a resumed one
-    those of its checkpoint, so rows that a killed run wrote after it are not there twice.
+    those of its checkpoint, so rows that a killed run wrote after it are not there twice. A figure that is not finite
+    is null.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -61,13 +63,13 @@ class HistoryWriter(Callback):
     def on_start(self, start: RunStart) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         fresh = self.path.with_name(".history.jsonl.tmp")
-        fresh.write_text("".join(json.dumps(row) + "\n" for row in start.history), encoding="utf-8")
+        fresh.write_text("".join(map(_line, start.history)), encoding="utf-8")
         os.replace(fresh, self.path)
         self._file = self.path.open("a", encoding="utf-8")
 
     def on_step(self, row: Row) -> None:
         assert self._file is not None
-        self._file.write(json.dumps(row) + "\n")
+        self._file.write(_line(row))
         self._file.flush()
 
     on_evaluate = on_step
@@ -75,3 +77,7 @@ class HistoryWriter(Callback):
     def on_end(self, report: TrainReport | None) -> None:
         if self._file is not None:
             self._file.close()
+
+
+def _line(row: Row) -> str:
+    return json.dumps(nulled(row)) + "\n"

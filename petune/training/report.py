@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from petune.storage.strict_json import nulled
 from petune.training.tables import cell, html_table, text_table
 
 EVAL = "eval_"
@@ -73,8 +74,8 @@ class EvalReport(Mapping[str, float]):
         return f"<p>{self._line()}</p>{table}"
 
     def to_json(self) -> str:
-        """The figures and the rows of the table as JSON."""
-        return json.dumps({"figures": self._figures, "per_class": self.per_class, "rows": self.rows})
+        """The figures and the rows of the table as JSON; a figure that is not finite is null."""
+        return json.dumps(nulled({"figures": self._figures, "per_class": self.per_class, "rows": self.rows}))
 
 
 @dataclass
@@ -116,8 +117,8 @@ class TrainReport:
     notices: list[str] = field(default_factory=list)
 
     def to_json(self, path: str | Path | None = None) -> str:
-        """The whole report as JSON, also written to `path` when one is given."""
-        text = json.dumps(dataclasses.asdict(self), indent=1)
+        """The whole report as JSON, also written to `path` when one is given; a figure that is not finite is null."""
+        text = json.dumps(nulled(dataclasses.asdict(self)), indent=1)
         if path is not None:
             Path(path).write_text(text + "\n", encoding="utf-8")
         return text

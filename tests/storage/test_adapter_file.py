@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 import torch
 
 from petune.errors import AdapterFileError
-from petune.storage import adapter_file, atomic, layout
+from petune.storage import adapter_file, atomic, layout, manifest
 from petune.storage.adapter_file import read, write
 from petune.storage.stored import Stored
 from tests import tiny
@@ -282,3 +283,19 @@ def test_two_tensors_of_one_name_are_refused() -> None:
     head = {"bert.layer.0.q.lora_A.weight": torch.ones(1)}
     with pytest.raises(AdapterFileError, match="same name"):
         layout.flatten(Stored(small.manifest, small.layers, head), {})
+
+
+def test_a_figure_that_is_not_finite_is_null(tmp_path: Path) -> None:
+    """An undefined figure keeps no healthy adapter from being saved; manifest, export and history have null."""
+    small = making.small()
+    told = manifest.build(**{**_built(small.manifest), "metrics": {"f1": math.nan, "loss": 0.5}})
+    folder = write(tmp_path, Stored(told, small.layers, small.head), history=[{"eval_f1": math.inf, "step": 1}])
+    assert read(folder).manifest["metrics"] == {"f1": None, "loss": 0.5}
+    assert json.loads((folder / "petune.json").read_text())["metrics"]["f1"] is None
+    assert (folder / "history.jsonl").read_text() == '{"eval_f1": null, "step": 1}\n'
+    assert "loss" in (folder / "README.md").read_text()
+
+
+def _built(made: dict[str, Any]) -> dict[str, Any]:
+    """What `manifest.build` takes, of a manifest."""
+    return {key: value for key, value in made.items() if key in ("name", "task", "labels", "method", "backbone")}

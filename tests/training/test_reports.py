@@ -217,6 +217,31 @@ def test_history_is_written_as_jsonl(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["history.jsonl"]
 
 
+def test_a_figure_that_is_not_finite_is_null_on_paper(tmp_path):
+    """Whatever reads the files gets JSON; the report itself keeps the number."""
+
+    def odd(y_true, y_pred):
+        return math.nan
+
+    report = run(output_dir=tmp_path, metrics=(odd,))
+    assert math.isnan(report.history[-1]["eval_odd"])
+    text = (tmp_path / "history.jsonl").read_text()
+    lines = [json.loads(line, parse_constant=pytest.fail) for line in text.splitlines()]
+    assert lines[-1]["eval_odd"] is None
+    assert json.loads(report.to_json(), parse_constant=pytest.fail)["best"]["odd"] is None
+    evaluated = EvalReport({"f1": math.inf}, [{"label": "a", "f1": math.nan}])
+    assert json.loads(evaluated.to_json())["per_class"] == [{"label": "a", "f1": None}]
+
+
+def test_class_weights_name_labels_as_the_data_do():
+    """0 and 1 are the labels '0' and '1'."""
+    rows, task = examples(9), FakeTask(labels=("0", "1", "2"))
+    given = settings(class_weight={0: 1.0, 1: 2.0, 2.0: 3})
+    assert class_weights(task, rows, given) == {"0": 1.0, "1": 2.0, "2": 3.0}
+    with pytest.raises(UnknownNameError, match="no label '3'"):
+        class_weights(task, rows, settings(class_weight={3: 1.0}))
+
+
 def test_many_figures_are_wrapped():
     """A long list of figures takes several lines, and no name is parted from its number."""
     report = EvalReport({f"figure_{index}": index / 100 for index in range(30)}, rows=5)
