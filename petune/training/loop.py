@@ -115,8 +115,8 @@ def take_step(run: Run, step: PlannedStep, model: nn.Module, optimizer: Any) -> 
     optimizer.step()
     if optimizer.step_was_skipped:  # fp16 leaves out a step whose gradients overflowed, and lowers its scale
         run.ledger.skipped(accelerator.scaler.get_scale(), run.step + 1, run.rate)
-    else:
-        learner.method.after_step(learner.layers, Progress(run.step + 1, run.course.total))
+        optimizer.zero_grad(set_to_none=True)  # they tell nothing, but the method's schedule goes on
+    learner.method.after_step(learner.layers, Progress(run.step + 1, run.course.total))
     optimizer.zero_grad(set_to_none=True)
     run.step_is_done()
 

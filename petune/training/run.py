@@ -129,7 +129,10 @@ class Run:
             self.settle()
 
     def end_epoch(self) -> None:
-        """Evaluates and keeps the best; without eval data the weights become the last good ones with their next loss."""
+        """Evaluates and keeps the best.
+
+        Without eval data the weights become the last good ones as soon as a loss of theirs is seen.
+        """
         self.settle()
         with self.watch.a_break():
             require_finite(self.learner.parameters(), self.step, self.rate)
@@ -168,6 +171,8 @@ class Run:
         row = {"step": self.step, "epoch": self.step / self.course.per_epoch, "seconds": round(self.watch.seconds, 3)}
         row |= {EVAL + name: value for name, value in figures.items()}
         self.history.append(row)
+        if (doubt := self.selection.doubt(figures)) and doubt not in self.notices:
+            self.notices.append(doubt)
         if self.selection.improves(figures, self.step) or not self.config.keep_best:
             self.keep()
         for callback in self.callbacks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -36,7 +37,7 @@ class Selection:
     waited: int = 0
 
     def improves(self, figures: dict[str, float], step: int) -> bool:
-        """Takes in one evaluation; whether it is the best so far. A tie is not, and neither is NaN."""
+        """Takes in one evaluation; whether it is the best so far. A tie is not."""
         if self.beats(figures, self.best):
             self.best, self.best_step, self.waited = dict(figures), step, 0
             return True
@@ -44,9 +45,18 @@ class Selection:
         return False
 
     def beats(self, figures: Mapping[str, float], others: Mapping[str, float]) -> bool:
-        """Whether the first evaluation is better than the second; one without figures is beaten by any number."""
-        sign = 1 if self.greater else -1
-        return sign * figures[self.metric] > (sign * others[self.metric] if others else float("-inf"))
+        """Whether the first is better than the second; no figures, and one that is not finite, lose to any number."""
+        return self._score(figures) > self._score(others)
+
+    def _score(self, figures: Mapping[str, float]) -> float:
+        figure = figures.get(self.metric, math.nan)
+        return (figure if self.greater else -figure) if math.isfinite(figure) else -math.inf
+
+    def doubt(self, figures: Mapping[str, float]) -> str | None:
+        """A sentence for an evaluation that cannot be compared, None for all others."""
+        if math.isfinite(figures[self.metric]):
+            return None
+        return f"The figure {self.metric!r} was not finite in an evaluation, which then could not be the best one."
 
     @property
     def over(self) -> bool:

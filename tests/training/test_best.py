@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate.optimizer import AcceleratedOptimizer
 
 from petune.errors import TrainingError
 from petune.training.callbacks import Callback
 from petune.training.evaluation import evaluate
 from petune.training.ledger import DivergedError, Ledger
 from petune.training.loop import train
+from petune.training.run import Run
 from tests.training.fakes import FakeLearner, FakeTask, Shaping, examples, settings
 
 
@@ -112,7 +115,7 @@ def test_nan_before_the_first_evaluation_puts_the_start_back():
     assert all(torch.equal(FakeLearner().state()[name], tensor) for name, tensor in learner.state().items())
 
 
-@pytest.mark.parametrize("optimizer, rate", [("sgd", 1e38), ("adamw", 1e30), ("sgd", math.inf)])
+@pytest.mark.parametrize("optimizer, rate", [("sgd", 1e38), ("adamw", 1e30)])
 @pytest.mark.parametrize("evaluated", [0, 20])
 def test_an_absurd_rate_never_leaves_a_bad_adapter(optimizer, rate, evaluated):
     """Whichever figure overflows first, in the middle or in the last step, the run fails and the weights are finite."""
@@ -178,3 +181,35 @@ def test_an_early_stop_also_ends_in_final_form():
     assert report.stopped_early and bool((learner.adapter.weight[:, 1:] == 0).all())
     assert learner.adapter.seen[-1] == (54, 54, False)
     assert measured(learner) == report.best["accuracy"]
+
+
+@pytest.mark.parametrize("undefined", [math.nan, math.inf])
+def test_a_chosen_figure_that_is_not_finite_is_told_once(undefined):
+    """It never is the best, and a notice names it; the run ends with the best of the others."""
+    seen = []
+
+    def odd(y_true, y_pred):
+        seen.append(0)
+        return undefined if len(seen) > 2 else 0.5  # the first call is the rehearsal
+
+    _, report = run(settings(epochs=4, metrics=(odd,), metric="odd", greater_is_better=True))
+    assert report.best["odd"] == 0.5 and report.best_step == 6
+    assert [notice for notice in report.notices if "'odd' was not finite" in notice] == report.notices
+
+
+def test_a_skipped_last_step_still_gets_the_final_form(monkeypatch):
+    """Where fp16 leaves the last step out, the method is called without gradients, and the last figures are its own."""
+    monkeypatch.setattr(AcceleratedOptimizer, "step_was_skipped", property(lambda self: True))
+    monkeypatch.setattr(Ledger, "skipped", lambda self, scale, step, rate: None)
+    enter, scaler = Run.enter, SimpleNamespace(get_scale=lambda: 1.0, scale=lambda loss: loss)
+
+    def scaled(self, *entry):
+        self.accelerator.scaler = scaler
+        enter(self, *entry)
+
+    monkeypatch.setattr(Run, "enter", scaled)
+    learner = FakeLearner(method=Shaping(weight=0.0))
+    _, report = run(settings(keep_best=False), learner=learner)
+    assert learner.adapter.seen == [(step, 12, False) for step in range(1, 13)]
+    assert bool((learner.adapter.weight[:, 1:] == 0).all())
+    assert measured(learner) == accuracies(report)[-1]
