@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from petune.errors import DataError
 from petune.lookup import near
 from petune.tasks.base import Table
 
-Names = tuple[tuple[str, ...], tuple[str, ...]]
-"""Usual names in two tiers: one match in the first settles it, the second counts only where the first is silent."""
 
-TEXT: Names = (
+class Names(NamedTuple):
+    """Usual names in two tiers: one match in the first settles it, the second counts only where the first is silent."""
+
+    first: tuple[str, ...]
+    second: tuple[str, ...]
+    always: tuple[str, ...] = ()
+    """Names that count in either tier."""
+
+
+TEXT = Names(
     ("text",),
     (
         "sentence", "review", "content", "document", "body", "comment", "message", "tweet", "question", "utterance",
         "snippet", "statement", "abstract", "headline", "title", "query", "input",
-        # Second texts: their presence makes a first text ambiguous, so that none is dropped in silence.
-        "sentence1", "sentence2", "text1", "text2", "question1", "question2", "premise", "hypothesis", "passage",
-        "context", "paragraph",
+        "sentence1", "text1", "question1", "premise", "passage", "context", "paragraph",
     ),
+    # Second texts: their presence makes a first text ambiguous, so that none is dropped in silence.
+    ("text2", "text_2", "text_b", "text_pair", "sentence2", "sentence_2", "sentence_b", "question2", "hypothesis"),
 )  # fmt: skip
-LABEL: Names = (
+LABEL = Names(
     ("label", "labels"),
     ("class", "target", "category", "sentiment", "score", "rating", "stars", "topic", "intent", "emotion", "y"),
 )
-TOKENS: Names = (("tokens", "words"), ("text", "sentence"))
-TAGS: Names = (("tags", "ner_tags"), ("labels", "label", "ner"))
+TOKENS = Names(("tokens", "words"), ("text", "sentence"))
+TAGS = Names(("tags", "ner_tags"), ("labels", "label", "ner"))
 
 
 def some_rows(table: Table) -> None:
@@ -71,9 +79,10 @@ def find_column(table: Table, given: str | None, knob: str, names: Names) -> str
     if len(matches) == 1:
         return matches[0]
     if not matches:
+        usually = ", ".join(names.first + names.second[:4])
         raise DataError(
             f"{table.source} has no column with a usual name for {knob}.",
-            expected=f"Usual are {', '.join(names[0] + names[1][:4])}, ...; its columns are {_listed(table.columns)}.",
+            expected=f"Usual are {usually}, ...; its columns are {_listed(table.columns)}.",
             fix=f"Pass {knob}=... with one of them.",
         )
     raise DataError(
@@ -84,19 +93,24 @@ def find_column(table: Table, given: str | None, knob: str, names: Names) -> str
 
 
 def usual(table: Table, names: Names) -> list[str]:
-    """The columns with a usual name, of the first tier that has any."""
-    for tier in names:
-        if matches := [column for column in table.columns if column.strip().lower() in tier]:
-            return matches
-    return []
+    """The columns with a usual name, of the first tier that has any, and those that always count."""
+    known = {column: column.strip().lower() for column in table.columns}
+    tier = next((tier for tier in (names.first, names.second) if not set(tier).isdisjoint(known.values())), ())
+    return [column for column, name in known.items() if name in tier + names.always]
 
 
-def find_text_and_label(table: Table, text: str | None, label: str | None) -> tuple[str, str]:
+def find_text_and_label(table: Table, text: str | None, label: str | None, pair: str | None = None) -> tuple[str, str]:
     """The text and the label column; of exactly two columns, one found leaves the other.
+
+    Args:
+        pair: the column of the second text, which is neither.
 
     Raises:
         DataError: no such column, none with a usual name, or several.
     """
+    if pair is not None and pair != text:
+        named_column(table, pair, "text_pair")
+        table = dataclasses.replace(table, columns=tuple(column for column in table.columns if column != pair))
     if len(table.columns) == 2 and (text is None or label is None):
         text, label = _of_two(table, text, label)
     return find_column(table, text, "text", TEXT), find_column(table, label, "label", LABEL)
@@ -111,6 +125,22 @@ def cells(table: Table, column: str) -> Iterator[tuple[str, Any]]:
     """
     for index, row in enumerate(table.rows):
         yield table.place(index), row.get(column)
+
+
+def need_characters(value: str, place: str, noun: str) -> None:
+    """Refuses a string with half of a surrogate pair, which is no character: neither tokenizers nor files take it.
+
+    Raises:
+        DataError: with the row's place.
+    """
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{place}: {noun} holds {value[error.start]!a} at position {error.start}, a lone surrogate.",
+            expected="Half of a surrogate pair is no character.",
+            fix="Read the file with the right encoding, or drop it: text.encode('utf-8', 'ignore').decode().",
+        ) from None
 
 
 def _of_two(table: Table, text: str | None, label: str | None) -> tuple[str | None, str | None]:

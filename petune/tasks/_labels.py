@@ -12,9 +12,9 @@ import numpy as np
 
 from petune.errors import DataError
 from petune.lookup import near
+from petune.tasks._columns import need_characters
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
-PROBLEMS: tuple[ProblemType, ...] = ("single_label_classification", "multi_label_classification", "regression")
 
 Cells = Iterable[tuple[str, Any]]
 """(place, value) of rows; the place is words for messages."""
@@ -22,6 +22,8 @@ Cells = Iterable[tuple[str, Any]]
 # `float()` would also take "nan", "inf" and "1_000", which are words here.
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
 WHOLE = re.compile(r"[+-]?\d+")
+PRINTED = re.compile(r"\[\s*([\d.,\s]*|['\"].*['\"]|.*,.*)\s*\]", re.DOTALL)
+"""A list as Python or NumPy prints it: what a csv file holds in its place."""
 
 
 def is_missing(value: object) -> bool:
@@ -54,9 +56,7 @@ def label_name(value: object, place: str) -> str:
     if is_missing(value):
         raise _missing(place)
     if isinstance(value, str):
-        if not (name := value.strip()):
-            raise _missing(place)
-        return str(name)
+        return _written(value, place)
     if isinstance(value, (bool, np.bool_)):
         return str(bool(value))
     if isinstance(value, numbers.Real):
@@ -81,7 +81,7 @@ def label_set(value: object, place: str, separator: str | None) -> list[str]:
     if is_missing(value):
         raise _missing(place)
     if isinstance(value, str) and separator is not None:
-        value = [part for part in value.split(separator) if part.strip()]
+        value = [part for part in _written(value, place, empty=True).split(separator) if part.strip()]
     if not is_list(value):
         raise DataError(
             f"{place}: the label {value!r} is a single {type(value).__name__} where rows have lists of labels.",
@@ -89,13 +89,47 @@ def label_set(value: object, place: str, separator: str | None) -> list[str]:
             fix="Give lists, or pass label_separator='|' (or what separates the labels in a string).",
         )
     items: list[Any] = list(value)  # type: ignore[call-overload]
-    if len(items) > len(set(map(str, items))) and all(str(item) in ("0", "1", "0.0", "1.0") for item in items):
-        raise DataError(
-            f"{place}: the labels {items!r} look like a vector of zeros and ones.",
-            expected="Each row of a multi-label problem has a list of the labels that it bears.",
-            fix="Give their names, such as ['toxic', 'insult'].",
-        )
+    if len(items) > len(set(map(str, items))) and _is_vector(items):
+        raise _vector(place, items)
     return list(dict.fromkeys(label_name(item, place) for item in items))
+
+
+def refuse_vectors(cells: Cells) -> None:
+    """Refuses a column of vectors of zeros and ones, which [0, 1] alone does not give away.
+
+    Raises:
+        DataError: when every row has as many numbers (two or more), all zeros and ones.
+    """
+    rows = [(place, list(value) if is_list(value) else []) for place, value in cells]  # type: ignore[call-overload]
+    if len({len(row) for _, row in rows}) == 1 and len(rows[0][1]) > 1 and all(_is_vector(row) for _, row in rows):
+        raise _vector(*rows[0])
+
+
+def _is_vector(items: list[Any]) -> bool:
+    return all(str(item) in ("0", "1", "0.0", "1.0") for item in items)
+
+
+def _vector(place: str, items: list[Any]) -> DataError:
+    return DataError(
+        f"{place}: the labels {items!r} look like a vector of zeros and ones.",
+        expected="Each row of a multi-label problem has a list of the labels that it bears.",
+        fix="Give their names, such as ['toxic', 'insult'].",
+    )
+
+
+def _written(value: str, place: str, *, empty: bool = False) -> str:
+    """A label that is a string, without the white space around it."""
+    need_characters(value, place, "the label")
+    name = str(value.strip())
+    if not name and not empty:
+        raise _missing(place)
+    if PRINTED.fullmatch(name):
+        raise DataError(
+            f"{place}: the label {name!r} looks like a list that was written as text.",
+            expected="A cell of a csv file holds a string, never a list.",
+            fix="Write x|y and pass label_separator='|', or give the rows as jsonl, where lists are lists.",
+        )
+    return name
 
 
 def number(value: object, place: str) -> float:

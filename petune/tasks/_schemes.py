@@ -14,7 +14,6 @@ from typing import Literal
 from petune.errors import DataError
 
 Scheme = Literal["auto", "BIO", "BIOES", "none"]
-SCHEMES: tuple[Scheme, ...] = ("auto", "BIO", "BIOES", "none")
 PATTERNS = {"BIO": re.compile(r"O|[BI]-.+"), "BIOES": re.compile(r"O|[BIESLU]-.+"), "none": re.compile(r".+")}
 
 

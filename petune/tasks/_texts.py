@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from petune.errors import BackboneError, ConfigError, DataError
-from petune.tasks._columns import cells
+from petune.tasks._columns import cells, need_characters
 from petune.tasks._labels import is_missing
 from petune.tasks.base import Example, Table
 
@@ -71,6 +71,7 @@ def _checked(place: str, value: object, column: str) -> str:
         )
     if not value.strip():
         raise DataError(f"{place}: the text in column {column!r} is empty.", fix="Fill it in or drop the row.")
+    need_characters(value, place, f"the text in column {column!r}")
     return str(value)
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from petune.errors import BackboneError, DataError
-from petune.tasks._columns import cells
+from petune.tasks._columns import cells, need_characters
 from petune.tasks._labels import is_missing, label_name
 from petune.tasks._texts import CHUNK
 from petune.tasks.base import Example, Table
@@ -80,6 +80,7 @@ def _words(place: str, value: Any, column: str) -> list[str]:
                 f"{place}: word {position} in column {column!r} is {word!r}, a {type(word).__name__}.",
                 expected="Words are strings.",
             )
+        need_characters(word, place, f"word {position} in column {column!r}")
     if not any(word.strip() for word in items):
         raise DataError(f"{place}: there are no words in column {column!r}.", fix="Fill them in or drop the row.")
     return [str(word) for word in items]

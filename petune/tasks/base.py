@@ -149,8 +149,8 @@ class Task(ABC):
         """The true answers in the form of `answers`."""
 
     @abstractmethod
-    def strata(self, table: Table) -> list[str] | None:
-        """One key per row for a stratified split; None where rows have no single class."""
+    def strata(self, table: Table) -> list[set[str]] | None:
+        """The labels of each row, for a stratified split before `learn`; None for a task without labels."""
 
     @abstractmethod
     def table(self, texts: Sequence[Any]) -> Table:

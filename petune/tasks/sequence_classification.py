@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from petune.config import choose, knobs
+from petune.config import knobs
 from petune.errors import ConfigError, DataError
 from petune.tasks._columns import cells, find_text_and_label, named_column, some_rows
-from petune.tasks._labels import PROBLEMS, ProblemType, detect, is_list, label_name, ordered
+from petune.tasks._labels import ProblemType, detect, is_list, ordered, refuse_vectors
 from petune.tasks._padding import pad_inputs
 from petune.tasks._problems import KINDS, Problem
 from petune.tasks._texts import need_pad_token, piece_limit, rows_of, texts_of, tokenize
@@ -58,8 +58,6 @@ class SequenceClassification(Task):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "labels", tuple(map(str, self.labels)))
-        if self.problem_type is not None:
-            choose("problem_type", self.problem_type, PROBLEMS)
         if self.label_separator is not None and self.problem_type not in (None, MULTI):
             raise ConfigError(
                 f"label_separator={self.label_separator!r} contradicts problem_type={self.problem_type!r}.",
@@ -81,7 +79,7 @@ class SequenceClassification(Task):
         """
         some_rows(table)
         found = self._resolved(table)
-        sets = [found._kind().names(value, place) for place, value in cells(table, found.label or "")]
+        sets = found._names(table)
         if found.problem_type == "regression":
             return found
         if all(set(names) == set(sets[0]) for names in sets):
@@ -109,22 +107,25 @@ class SequenceClassification(Task):
             said.append(f"{len(self.labels)} labels: {shown}.")
         return said
 
+    def _names(self, table: Table) -> list[list[str]]:
+        """The labels in each row of a table whose columns and kind of problem are known."""
+        if self.problem_type == MULTI:
+            refuse_vectors(cells(table, self.label or ""))
+        kind = self._kind()
+        return [kind.names(value, place) for place, value in cells(table, self.label or "")]
+
     def _resolved(self, table: Table) -> Self:
         """Columns and kind of problem, without the labels."""
-        text, label = find_text_and_label(table, self.text, self.label)
-        if self.text_pair is not None:
-            named_column(table, self.text_pair, "text_pair")
+        text, label = find_text_and_label(table, self.text, self.label, self.text_pair)
         problem = self.problem_type or (MULTI if self.label_separator is not None else None)
         if problem is None and self.labels and not any(is_list(value) for _, value in cells(table, label)):
             problem = SINGLE  # named labels are classes, whatever they look like
         return dataclasses.replace(self, text=text, label=label, problem_type=problem or detect(cells(table, label)))
 
-    def strata(self, table: Table) -> list[str] | None:
-        """The label of each row; None for several labels a row and for numbers. Works before `learn` as well."""
+    def strata(self, table: Table) -> list[set[str]] | None:
+        """The labels of each row; None for numbers. Works before `learn` as well."""
         found = self._resolved(table)
-        if found.problem_type != SINGLE:
-            return None
-        return [label_name(value, place) for place, value in cells(table, found.label or "")]
+        return None if found.problem_type == "regression" else [set(names) for names in found._names(table)]
 
     # ------------------------------------------------------------------ rows to batches
 

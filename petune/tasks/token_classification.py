@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from petune.config import choose, knobs
+from petune.config import knobs
 from petune.errors import ConfigError, DataError
 from petune.tasks._columns import TAGS, TOKENS, cells, find_column, named_column, some_rows
 from petune.tasks._labels import class_index, ordered
 from petune.tasks._padding import pad, pad_inputs
-from petune.tasks._schemes import SCHEMES, Scheme, check_scheme, detect_scheme
+from petune.tasks._schemes import Scheme, check_scheme, detect_scheme
 from petune.tasks._texts import need_pad_token, piece_limit, rows_of
 from petune.tasks._words import Part, Parts, need_fast, parts, spaced, tags_of, words_of
 from petune.tasks.base import IGNORE, Batch, Encoded, Example, Table, Task
@@ -57,7 +57,6 @@ class TokenClassification(Task):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "labels", tuple(map(str, self.labels)))
-        choose("scheme", self.scheme, SCHEMES)
         if len(set(self.labels)) < len(self.labels):
             raise ConfigError(f"labels={self.labels!r} names a label twice.", fix="Give each label once.")
 
@@ -70,13 +69,11 @@ class TokenClassification(Task):
             DataError: no rows, no such column, counts that differ, a single tag, a tag outside of the named scheme.
         """
         some_rows(table)
-        tokens = find_column(table, self.tokens, "tokens", TOKENS)
-        tags = find_column(table, self.tags, "tags", TAGS)
-        seen: set[str] = set()
-        for words, (place, value) in zip(words_of(table, tokens), cells(table, tags), strict=True):
-            row = tags_of(place, value, len(words))
-            check_scheme(row, self.scheme, place)
-            seen.update(row)
+        tokens, tags = self._columns(table)
+        rows = _tags(table, words_of(table, tokens), tags)
+        for index, row in enumerate(rows):
+            check_scheme(row, self.scheme, table.place(index))
+        seen = {tag for row in rows for tag in row}
         if len(seen) < 2:
             raise DataError(
                 f"{table.source} holds a single class: every word has the tag {min(seen)!r}.",
@@ -103,9 +100,13 @@ class TokenClassification(Task):
             said.append(f"{len(self.labels)} tags: {shown}.")
         return said
 
-    def strata(self, table: Table) -> list[str] | None:
-        """None: a row of tags has no single class."""
-        return None
+    def strata(self, table: Table) -> list[set[str]] | None:
+        """The tags of each row. Works before `learn` as well."""
+        tokens, tags = self._columns(table)
+        return [set(row) for row in _tags(table, words_of(table, tokens), tags)]
+
+    def _columns(self, table: Table) -> tuple[str, str]:
+        return find_column(table, self.tokens, "tokens", TOKENS), find_column(table, self.tags, "tags", TAGS)
 
     # ------------------------------------------------------------------ rows to batches
 
@@ -157,8 +158,8 @@ class TokenClassification(Task):
         index = {name: position for position, name in enumerate(self.labels)}
         column = named_column(table, self.tags or "", "tags")
         return [
-            [class_index(tag, index, place, "tag") for tag in tags_of(place, value, len(row))]
-            for row, (place, value) in zip(words, cells(table, column), strict=True)
+            [class_index(tag, index, table.place(row), "tag") for tag in tags]
+            for row, tags in enumerate(_tags(table, words, column))
         ]
 
     def collate(self, examples: Sequence[Example], tokenizer: Any) -> Batch:
@@ -255,6 +256,12 @@ class TokenClassification(Task):
                 "The task has not learnt its columns and tags yet.",
                 fix="Call learn(table) with the training rows first.",
             )
+
+
+def _tags(table: Table, words: list[list[str]], column: str) -> list[list[str]]:
+    """The tags of each row, as many as its words."""
+    pairs = zip(words, cells(table, column), strict=True)
+    return [tags_of(place, value, len(row)) for row, (place, value) in pairs]
 
 
 def _example(part: Part, row: int, tags: list[int] | None) -> Example:

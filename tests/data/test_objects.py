@@ -64,6 +64,18 @@ def test_pair_becomes_text_and_label():
         assert table.place(1) == "row 1 of (texts, labels)"
 
 
+def test_columns_of_a_dataset_are_a_pair():
+    """What `dataset["text"]` gives, and any other sequence that is no string."""
+    import datasets
+
+    dataset = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]})
+    assert list(read((dataset["text"], dataset["label"])).rows) == [
+        {"text": "a", "label": 1},
+        {"text": "b", "label": 0},
+    ]
+    assert [row["label"] for row in read((["a", "b"], range(2))).rows] == [0, 1]
+
+
 def test_frame_rows_name_their_index():
     """A row is named by position, and by index where the index says more."""
     import pandas

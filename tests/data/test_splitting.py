@@ -19,6 +19,10 @@ def _table(labels: list[str]) -> Table:
     return Table(rows, ("id", "label"), "the data", lambda index: f"line {index + 2}")
 
 
+def _strata(labels: list[str]) -> list[set[str]]:
+    return [{label} for label in labels]
+
+
 def _ids(table: Table) -> list[int]:
     return [row["id"] for row in table.rows]
 
@@ -32,7 +36,7 @@ def test_stratified_parts_keep_every_promise(seed):
     rng.shuffle(labels)
     fraction = rng.choice([0.1, 0.2, 0.33, 0.5])
     table = _table(labels)
-    train, held = hold_out(table, fraction, seed, labels)
+    train, held = hold_out(table, fraction, seed, _strata(labels))
 
     assert sorted(_ids(train) + _ids(held)) == list(range(len(labels)))
     assert _ids(train) == sorted(_ids(train))
@@ -50,14 +54,14 @@ def test_stratified_parts_keep_every_promise(seed):
 def test_shares_are_those_of_the_table():
     """Balanced classes are held out in equal numbers, rare ones in proportion."""
     labels = ["a"] * 600 + ["b"] * 300 + ["c"] * 100
-    _, held = hold_out(_table(labels), 0.1, 0, labels)
+    _, held = hold_out(_table(labels), 0.1, 0, _strata(labels))
     assert Counter(row["label"] for row in held.rows) == {"a": 60, "b": 30, "c": 10}
 
 
 def test_more_classes_than_held_out_rows_keeps_the_size():
     """The asked size wins; which classes are held out depends on the seed, not on the alphabet."""
     labels = [f"c{i:02}" for i in range(50) for _ in range(2)]
-    chosen = [{row["label"] for row in hold_out(_table(labels), 0.1, seed, labels)[1].rows} for seed in (0, 1)]
+    chosen = [{row["label"] for row in hold_out(_table(labels), 0.1, seed, _strata(labels))[1].rows} for seed in (0, 1)]
     assert [len(part) for part in chosen] == [10, 10]
     assert chosen[0] != chosen[1]
 
@@ -65,7 +69,7 @@ def test_more_classes_than_held_out_rows_keeps_the_size():
 def test_thousands_of_classes_split_at_once():
     """Every one of 5,000 classes of two rows is on both sides of a half, in well under a minute."""
     labels = [str(i // 2) for i in range(10_000)]
-    train, held = hold_out(_table(labels), 0.5, 0, labels)
+    train, held = hold_out(_table(labels), 0.5, 0, _strata(labels))
     assert {row["label"] for row in train.rows} == {row["label"] for row in held.rows} == set(labels)
 
 
@@ -73,7 +77,7 @@ def test_thousands_of_classes_split_at_once():
 def test_the_seed_alone_decides(strata):
     """Same seed, same parts; another seed, others; global generators are neither read nor moved."""
     labels = [str(i % 3) for i in range(60)]
-    keys = labels if strata else None
+    keys = _strata(labels) if strata else None
     random.seed(1)
     np.random.seed(1)
     before = random.getstate(), np.random.get_state()[1].tolist()
@@ -105,7 +109,27 @@ def test_a_fraction_must_lie_between_0_and_1(fraction):
 def test_parts_that_would_be_empty_are_refused(labels, fraction, keys, words):
     """Too few rows, and strata that do not fit, are errors of the data."""
     with pytest.raises(DataError, match=words):
-        hold_out(_table(labels), fraction, 0, keys)
+        hold_out(_table(labels), fraction, 0, keys and _strata(keys))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_every_label_of_a_row_of_several_trains(seed):
+    """Rows of any number of labels: a partition near the size that was asked for, and each label is in training."""
+    rng = random.Random(seed)
+    names = ["O"] * 40 + ["a", "b"] * 8 + [f"rare{i}" for i in range(6)]
+    rows = [set(rng.sample(names, rng.randint(0, 4))) for _ in range(60)]
+    train, held = hold_out(_table([""] * 60), 0.2, seed, rows)
+    assert sorted(_ids(train) + _ids(held)) == list(range(60))
+    assert 4 <= len(held) <= 12
+    assert set().union(*rows) == set().union(*(rows[index] for index in _ids(train)))
+
+
+def test_a_row_that_alone_holds_a_frequent_label_is_given_back():
+    """A label need not be the rarest one of any of its rows to be kept in training."""
+    rows = [{"x", "a"}, {"x", "b"}, {"a"}, {"a", "c"}, {"b"}, {"b", "c"}, {"c"}, {"c"}]
+    for seed in range(30):
+        train, _ = hold_out(_table([""] * 8), 0.5, seed, rows)
+        assert {"x", "a", "b", "c"} == set().union(*(rows[index] for index in _ids(train)))
 
 
 def test_overlap_counts_rows_that_differ_only_in_case_and_space():

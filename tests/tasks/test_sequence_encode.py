@@ -37,6 +37,7 @@ def encode(
         (b"bytes", "is b'bytes', a bytes"),
         ("", "is empty"),
         (" \n\t", "is empty"),
+        ("so \ud83d", r"holds '\\ud83d' at position 3, a lone surrogate"),
     ],
 )
 @pytest.mark.parametrize("labelled", [True, False])

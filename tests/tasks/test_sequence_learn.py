@@ -45,6 +45,8 @@ def test_of_two_columns_one_tells_the_other(columns: tuple[str, str]) -> None:
         (("premise", "hypothesis", "label"), "'premise', 'hypothesis'"),
         (("question", "passage", "label"), "text_pair"),
         (("text", "Text", "label"), "2 columns that could be the text"),
+        (("text", "text2", "label"), "'text', 'text2'. .*text_pair="),
+        (("text", "hypothesis", "label"), "2 columns that could be the text"),
         (("a", "b", "label"), "no column with a usual name for text"),
         (("text", "label", "labels"), "2 columns that could be the label"),
         (("text", "a", "b"), "no column with a usual name for label"),
@@ -172,9 +174,9 @@ def test_a_learnt_task_survives_json(labels: tuple[Any, ...]) -> None:
 
 
 def test_strata_need_no_labels_learnt() -> None:
-    """A table is split before its training part is learnt; several labels and numbers have no strata."""
-    assert SequenceClassification().strata(labelled("a", 2, True)) == ["a", "2", "True"]
-    assert SequenceClassification().strata(labelled(["a"], [])) is None
+    """A table is split before its training part is learnt; numbers have no strata."""
+    assert SequenceClassification().strata(labelled("a", 2, True)) == [{"a"}, {"2"}, {"True"}]
+    assert SequenceClassification().strata(labelled(["a", "b"], [])) == [{"a", "b"}, set()]
     assert SequenceClassification().strata(labelled(0.5, 1.5)) is None
 
 
@@ -188,3 +190,35 @@ def test_the_shells_configuration_names_the_labels() -> None:
         "num_labels": 1,
         "problem_type": "regression",
     }
+
+
+def test_a_named_second_text_leaves_the_first() -> None:
+    """With `text_pair` given, the other text column is no longer doubtful."""
+    rows = [{"sentence1": f"a b {i}", "sentence2": "c", "label": i % 2} for i in range(4)]
+    learnt = SequenceClassification(text_pair="sentence2").learn(table(rows))
+    assert (learnt.text, learnt.label) == ("sentence1", "label")
+    with pytest.raises(DataError, match="no column 'sentence3'"):
+        SequenceClassification(text_pair="sentence3").learn(table(rows))
+
+
+@pytest.mark.parametrize("cell", ["['x', 'y']", "[1, 2]", "[0 1]", "[]", '["x"]'])
+@pytest.mark.parametrize("knobs", [{}, {"label_separator": ","}])
+def test_a_list_written_as_text_is_no_label(cell: str, knobs: dict[str, Any]) -> None:
+    """What a csv file makes of a list is told with the ways to give lists; a word in brackets is a label."""
+    with pytest.raises(DataError, match=r"line 3.*written as text.*label_separator.*jsonl"):
+        SequenceClassification(**knobs).learn(labelled("x", cell))
+    assert SequenceClassification().learn(labelled("[none]", "x")).labels == ("[none]", "x")
+
+
+@pytest.mark.parametrize("vectors", [([0, 1], [1, 0]), ([0, 1, 0], [1, 0, 0]), ([1.0, 0.0], [0.0, 0.0])])
+def test_a_column_of_zeros_and_ones_is_told(vectors: tuple[list[float], ...]) -> None:
+    """Also where no single row gives it away; lists of other lengths hold the labels 0 and 1."""
+    with pytest.raises(DataError, match=r"vector of zeros and ones.*Give their names"):
+        SequenceClassification().learn(labelled(*vectors))
+    assert SequenceClassification().learn(labelled([0, 1], [1])).labels == ("0", "1")
+
+
+def test_half_a_character_in_a_label_is_refused() -> None:
+    """A lone surrogate could be stored in no file."""
+    with pytest.raises(DataError, match=r"line 3: the label holds '\\ud83d' at position 1, a lone surrogate"):
+        SequenceClassification().learn(labelled("x", "y\ud83d"))

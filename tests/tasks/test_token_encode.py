@@ -109,6 +109,10 @@ def test_a_single_word_that_is_too_long_keeps_its_first_piece() -> None:
         ({"tokens": ["a", "b"], "tags": ["O"]}, "line 2: there are 2 words and 1 tags"),
         ({"tokens": ["a"], "tags": ["B-PRE"]}, "line 2: the tag 'B-PRE' was never seen.*Did you mean 'B-PER'"),
         ({"tokens": [], "tags": []}, "line 2: there are no words"),
+        (
+            {"tokens": ["a", "\ud800"], "tags": ["O", "O"]},
+            "line 2: word 1 in column 'tokens' holds .* a lone surrogate",
+        ),
     ],
 )
 def test_bad_rows_are_named_by_their_place(row: dict[str, Any], words: str) -> None:

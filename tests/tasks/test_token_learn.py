@@ -116,11 +116,11 @@ def test_a_learnt_task_survives_json() -> None:
 
 
 def test_metrics_and_headline_follow_the_scheme() -> None:
-    """Tags that mark no spans have no span F1; rows of tags have no strata."""
+    """Tags that mark no spans have no span F1; the strata of a row are its tags."""
     spans, parts = TokenClassification().learn(tagged(["B-X", "O", "O"])), TokenClassification().learn(tagged("A B A"))
     assert (spans.default_metrics(), spans.headline()) == (("span-f1", "token-accuracy"), "f1")
     assert (parts.default_metrics(), parts.headline()) == (("token-accuracy",), "token_accuracy")
-    assert spans.strata(tagged(["B-X", "O", "O"])) is None
+    assert spans.strata(tagged(["B-X", "O", "O"])) == [{"B-X", "O"}]
     assert spans.model_config() == {
         "num_labels": 2,
         "id2label": {0: "B-X", 1: "O"},
