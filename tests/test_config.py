@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from petune.config import TrainConfig, knobs
 from petune.errors import ConfigError
+from petune.methods.lora import LoRA
+from petune.tasks.sequence_classification import SequenceClassification
 
 
 @knobs
@@ -106,3 +112,53 @@ def test_every_knob_is_documented() -> None:
     text = (TrainConfig.__doc__ or "").split("Args:")[1].split("Raises:")[0]
     documented = [line.strip().split(":")[0] for line in text.splitlines() if line.strip()]
     assert documented == [field.name for field in dataclasses.fields(TrainConfig)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "knob", "value", "words"),
+    [
+        (TrainConfig, "epochs", "3", "does not fit. It must be a whole number"),
+        (TrainConfig, "epochs", 1.5, "whole number"),
+        (TrainConfig, "epochs", True, "whole number"),
+        (TrainConfig, "patience", 1.5, "a whole number or None"),
+        (TrainConfig, "learning_rate", math.inf, "a finite number or None"),
+        (TrainConfig, "weight_decay", math.nan, "a finite number"),
+        (TrainConfig, "weight_decay", None, "a finite number"),
+        (TrainConfig, "keep_best", "yes", "True or False"),
+        (TrainConfig, "output_dir", 3, "a string or a path or None"),
+        (TrainConfig, "metrics", "f1", "a list. Pass metrics=('f1',)"),
+        (TrainConfig, "class_weight", "even", "'balanced' or a mapping or None"),
+        (LoRA, "rank", 2.5, "whole number"),
+        (LoRA, "targets", "query", "Pass targets=('query',)"),
+        (LoRA, "modules", "query", "Pass modules=('query',)"),
+        (LoRA, "layers", "al", "'all' or a list"),
+        (LoRA, "layers", {1, 2}, "'all' or a list"),
+        (LoRA, "ranks", [1], "a mapping"),
+        (SequenceClassification, "text", 3, "a string or None"),
+        (SequenceClassification, "labels", "ab", "Pass labels=('ab',)"),
+    ],
+)
+def test_a_knob_of_another_kind_is_refused(kind: Any, knob: str, value: object, words: str) -> None:
+    """The annotations are checked: the message names the knob and what it takes."""
+    with pytest.raises(ConfigError, match=rf"^{knob}=.*{re.escape(words)}"):
+        kind(**{knob: value})
+
+
+def test_knobs_are_kept_in_the_form_of_their_annotation() -> None:
+    """NumPy's numbers, lists from JSON and arrays are taken, and kept as the plain values that they mean."""
+    made = LoRA(rank=np.int64(3), alpha=np.float32(6), targets=["query"], layers=np.arange(2))
+    assert made == LoRA(rank=3, alpha=6, targets=("query",), layers=(0, 1))
+    assert type(made.rank) is int and type(made.alpha) is float
+    assert TrainConfig(class_weight={0: 1.0}, metrics=[len], learning_rate=1).metrics == (len,)
+
+
+def test_annotations_that_cannot_be_read_are_not_checked() -> None:
+    """A class may annotate with names that only a type checker knows."""
+
+    @knobs
+    class Odd:
+        """Something of an unknown kind."""
+
+        thing: Unheard = None  # type: ignore[name-defined]  # noqa: F821
+
+    assert Odd(thing=3).thing == 3
