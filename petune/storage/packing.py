@@ -154,7 +154,7 @@ def _check_by_probe(adapter: Adapter, stored_probe: dict[str, Any] | None) -> No
     differ, accepted = difference(expected, seen), ALIKE * float(expected.abs().max())
     if not differ <= accepted:
         raise AdapterFileError(
-            f"On this backbone ({adapter.shell.backbone.dtype}) the adapter's answers on its probe differ by {differ:.2g}.",
+            f"In {adapter.shell.backbone.dtype} the adapter's answers on its probe differ by {differ:.2g}.",
             expected=f"Another precision of the same weights stays within {accepted:.2g}, so these are other weights.",
             fix="Load it on the backbone that it was trained on.",
         )
