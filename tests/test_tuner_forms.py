@@ -63,7 +63,8 @@ def test_every_form_of_data_trains_the_same_adapter(form, tmp_path):
     tuner = fresh().fit(data, eval_data=data, config=CONFIG)
     assert tuner.classes_ == ("bad", "good")
     assert np.array_equal(tuner.predict_proba(TEXTS), reference.predict_proba(TEXTS))
-    assert tuner.evaluate(data)["accuracy"] == reference.evaluate(ROWS)["accuracy"]
+    one = data["train"] if form == "parts" else data  # several parts are refused, see test_silences
+    assert tuner.evaluate(one)["accuracy"] == reference.evaluate(ROWS)["accuracy"]
 
 
 def test_conll_files_train_a_tagger(tmp_path):

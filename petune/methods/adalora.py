@@ -174,7 +174,8 @@ class AdaLoRA(Method):
     @torch.no_grad()
     def _prune(self, layers: Layers, progress: Progress) -> None:
         pairs = [cast(AdaLoRALayer, layer) for layer in layers.values()]
-        scores = torch.stack([layer.scores() for layer in pairs])
+        # A rank that does nothing never takes the place of one that does.
+        scores = torch.stack([layer.scores().masked_fill(layer.lora_E.flatten() == 0, -1.0) for layer in pairs])
         budget = self.budget(progress, len(pairs))
         if budget >= scores.numel():
             return

@@ -83,12 +83,9 @@ def take(
     """
     folder = Path(folder)
     if is_full_model(folder):
-        if backbone is not None:
-            raise AdapterError(
-                f"{str(folder)!r} is a full fine-tuning: a whole model, with a backbone of its own.",
-                fix="Load it without backbone=...",
-            )
         home, adapter = read_full(folder)
+        if backbone is not None:
+            adapter.facts["notices"] = ["A full fine-tuning is a whole model: the backbone that was given is not used."]
         return Taken(adapter if name is None else adapter.renamed(name), home, _tokenizer(folder))
     given = backbone if backbone is None or isinstance(backbone, Backbone) else Backbone.open(backbone)
     # A folder by peft says little about its backbone, so the reader is shown the real one where there is one.
