@@ -135,13 +135,12 @@ def _train(data: Set, what: dict[str, Any]) -> tuple[Tuner, dict[str, Any]]:
     epochs = 1 if what["whole"] else data.epochs
     config = TrainConfig(epochs=epochs, learning_rate=what["rate"], seed=what["seed"], progress="off")
     rows = data.train(what["whole"])
-    plan = tuner.plan()
     started = time.perf_counter()
     tuner.fit(rows, data.validation, config)
     seconds = time.perf_counter() - started
     with tempfile.TemporaryDirectory() as place:
         size = sum(path.stat().st_size for path in tuner.save(place).iterdir() if path.suffix == ".safetensors")
-    head = plan.head_parameters if what["arm"] != "full" else 0
+    head = 0 if what["arm"] == "full" else sum(tensor.numel() for tensor in tuner.adapter.head().values())
     return tuner, {
         "validation": float(tuner.report.best[data.score]),
         "rows": len(rows),
@@ -186,7 +185,17 @@ def table(runs: list[dict[str, Any]]) -> str:
             f"| {run['set']}, whole ({run['rows']:,} rows) | {run['arm']} | {run['parameters_besides_head']:,} "
             f"| {run['rate']:.1e} | {run['test']:.4f} (1 seed) | | |"
         )
+    if left := _not_run(runs):
+        lines += ["", f"Not run yet: {', '.join(left)}. `python -m benchmarks.quality` goes on where it stopped."]
     return "\n".join(lines)
+
+
+def _not_run(runs: list[dict[str, Any]]) -> list[str]:
+    """The arms that lack tested seeds, and the whole sets that were not trained on."""
+    seeds = [(n, arm) for n in SETS for arm in ARMS if len(_tested(runs, n, arm)) < len(SEEDS)]
+    whole = {(run["set"], run["arm"]) for run in runs if run["whole"] and "test" in run}
+    left = [(n, arm) for n in SETS for arm in WHOLE if (n, arm) not in whole]
+    return [*(f"{arm} on {n}" for n, arm in seeds), *(f"{arm} on the whole of {n}" for n, arm in left)]
 
 
 def _tested(runs: list[dict[str, Any]], name: str, arm: str) -> list[dict[str, Any]]:

@@ -77,6 +77,7 @@ def make_selection(config: TrainConfig, headline: str, known: Iterable[str]) -> 
 
     Raises:
         UnknownNameError: for a metric that the evaluation does not give.
+        ConfigError: for a function of the user's, when it is not said whether larger is better.
     """
     from petune.metrics.base import greater_is_better  # imports evaluate, which takes seconds
 
@@ -84,6 +85,13 @@ def make_selection(config: TrainConfig, headline: str, known: Iterable[str]) -> 
     figures = set(known)
     if metric not in figures:
         raise unknown("figure", metric, figures)
+    own = any(getattr(given, "__name__", None) == metric for given in config.metrics)
+    if own and config.greater_is_better is None:
+        raise ConfigError(
+            f"metric={metric!r} is a function of yours.",
+            expected="Nobody else knows whether a larger figure is better.",
+            fix="Pass greater_is_better=True or greater_is_better=False.",
+        )
     greater = greater_is_better(metric) if config.greater_is_better is None else config.greater_is_better
     return Selection(metric, greater, config.patience)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from accelerate.optimizer import AcceleratedOptimizer
 
-from petune.errors import TrainingError
+from petune.errors import ConfigError, TrainingError
 from petune.training.callbacks import Callback
 from petune.training.evaluation import evaluate
 from petune.training.ledger import DivergedError, Ledger
@@ -73,7 +73,9 @@ def test_a_users_function_can_choose_the_best():
     def hits(y_true, y_pred):
         return float(sum(a == b for a, b in zip(y_true, y_pred, strict=True)))
 
-    _, report = run(settings(metrics=(hits,), metric="hits"))
+    _, report = run(settings(metrics=(hits,), metric="hits", greater_is_better=True))
+    with pytest.raises(ConfigError, match="greater_is_better"):
+        run(settings(metrics=(hits,), metric="hits"))
     assert report.metric == "hits" and report.best["hits"] == 20 * report.best["accuracy"]
 
 
