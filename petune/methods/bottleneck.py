@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from petune.config import check, choose, knobs
+from petune.config import check, knobs
 from petune.methods.base import AdapterLayer, Method, Site
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -85,8 +85,6 @@ class Bottleneck(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        choose("style", self.style, tuple(ROLES))
-        choose("activation", self.activation, tuple(ACTIVATIONS))
         check(self.width >= 1, "width", self.width, "at least 1")
         check(self.scale > 0, "scale", self.scale, "positive")
         check(0 <= self.dropout < 1, "dropout", self.dropout, "in [0, 1)")

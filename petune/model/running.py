@@ -40,9 +40,10 @@ def run(bank: Bank, frame: Frame, inputs: Mapping[str, Any]) -> Any:
         BackboneError: rows longer than the backbone's positions.
     """
     _refuse_too_long(bank, inputs)
-    with entered(frame.fresh()):
+    frame = frame.fresh()
+    with entered(frame):
         if frame.per_row:
-            return _run_rows(bank, frame.fresh(), inputs)
+            return _run_rows(bank, frame, inputs)
         if frame.groups:
             shell = frame.groups[0].adapter.shell
         elif bank.merged is not None:

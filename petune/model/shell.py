@@ -44,6 +44,7 @@ class Shell:
         """
         self.backbone = backbone
         self.model = _on_meta(backbone, auto_class, config)
+        self._takes = frozenset(inspect.signature(self.model.forward).parameters)
         base = self.base
         missing = {name for name, _ in base.named_parameters() if name in backbone.missing}
         parts = dict(_largest(base, missing))
@@ -89,9 +90,8 @@ class Shell:
 
     def inputs(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """What of a batch the shell's forward takes by name; a key-value cache, which no head needs, is turned off."""
-        names = inspect.signature(self.model.forward).parameters
-        taken = {name: value for name, value in given.items() if name in names}
-        return {"use_cache": False, **taken} if "use_cache" in names else taken
+        taken = {name: value for name, value in given.items() if name in self._takes}
+        return {"use_cache": False, **taken} if "use_cache" in self._takes else taken
 
     def supplied(self) -> PreTrainedModel:
         """The same shell with its backbone replaced by one that hands back an output made elsewhere.
