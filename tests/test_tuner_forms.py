@@ -129,3 +129,48 @@ def test_labels_of_every_kind_come_back_as_strings(tmp_path):
         assert loaded.classes_ == names
         assert loaded.predict(TEXTS) == tuner.predict(TEXTS)
         assert set(loaded.evaluate(rows)) == set(tuner.evaluate(rows))
+
+
+def floated(form: str, folder: Path, labels: list[float]) -> Any:
+    """Rows whose label column pandas has made floats, because a cell of it was empty before `dropna`."""
+    rows = [{"text": row["text"], "label": labels[index % len(labels)]} for index, row in enumerate(ROWS)]
+    frame = pd.DataFrame([*rows, {"text": "x", "label": None}]).dropna()
+    assert frame["label"].dtype == float
+    if form == "csv":
+        frame.to_csv(folder / "a.csv", index=False)
+        assert ",4.0\n" in (folder / "a.csv").read_text()
+        return folder / "a.csv"
+    if form == "jsonl":
+        frame.to_json(folder / "a.jsonl", orient="records", lines=True)
+        return folder / "a.jsonl"
+    return {"frame": frame, "dicts": frame.to_dict("records"), "pair": (frame["text"], frame["label"])}[form]
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "frame", "dicts", "pair"])
+def test_whole_numbers_are_the_same_labels_as_ints(form, tmp_path):
+    """A label column that a missing value made floats has the classes of ints, and each form evaluates the others."""
+    ints = [{"text": row["text"], "label": 3 + index % 2} for index, row in enumerate(ROWS)]
+    reference = fresh().fit(ints, config=CONFIG)
+    data = floated(form, tmp_path, [3.0, 4.0])
+    tuner = fresh().fit(data, eval_data=ints, config=CONFIG)
+    assert tuner.classes_ == reference.classes_ == ("3", "4")
+    assert np.array_equal(tuner.predict_proba(TEXTS), reference.predict_proba(TEXTS))
+    assert dict(tuner.evaluate(data)) == dict(reference.evaluate(data)) == dict(reference.evaluate(ints))
+
+
+@pytest.mark.parametrize("form", ["csv", "frame"])
+def test_fractions_stay_as_they_are(form, tmp_path):
+    """Numbers that are not all whole are regression; as classes that were named, they keep their names."""
+    data = floated(form, tmp_path, [3.5, 4.0])
+    assert fresh().fit(data, config=CONFIG).classes_ == ()
+    named = fresh(task=SequenceClassification(labels=("4.0", "3.5"))).fit(data, config=CONFIG)
+    assert named.classes_ == ("4.0", "3.5")
+    assert named.evaluate(data).rows == 8
+
+
+def test_labels_may_be_named_by_numbers():
+    """Classes given as ints or whole floats are those of the data."""
+    rows = [{"text": row["text"], "label": 3.0 + index % 2} for index, row in enumerate(ROWS)]
+    for given in ((4, 3), (4.0, 3.0)):
+        task = SequenceClassification(labels=given)  # type: ignore[arg-type]
+        assert fresh(task=task).fit(rows, config=CONFIG).classes_ == ("4", "3")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +22,8 @@ Cells = Iterable[tuple[str, Any]]
 # `float()` would also take "nan", "inf" and "1_000", which are words here.
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
 WHOLE = re.compile(r"[+-]?\d+")
+WHOLE_AS_FLOAT = re.compile(r"([+-]?\d+)\.0+")
+"""What a csv file holds of 4 once a missing value in its column has made pandas turn ints into floats."""
 PRINTED = re.compile(r"\[\s*([\d.,\s]*|['\"].*['\"]|.*,.*)\s*\]", re.DOTALL)
 """A list as Python or NumPy prints it: what a csv file holds in its place."""
 
@@ -171,6 +173,19 @@ def detect(cells: Cells) -> ProblemType:
     return "single_label_classification"
 
 
+def unfloated(rows: Sequence[list[str]]) -> list[list[str]]:
+    """The labels of each row; where all labels of a column are whole numbers, "4.0" is "4", as the number 4.0 is.
+
+    Example:
+        >>> unfloated([["4.0"], ["3"]]), unfloated([["1.5"], ["2.0"]])
+        ([['4'], ['3']], [['1.5'], ['2.0']])
+    """
+    names = {name for row in rows for name in row}
+    if not all(WHOLE.fullmatch(name) or WHOLE_AS_FLOAT.fullmatch(name) for name in names):
+        return list(rows)
+    return [[str(int(name.partition(".")[0])) if "." in name else name for name in row] for row in rows]
+
+
 def ordered(names: Iterable[str]) -> tuple[str, ...]:
     """The classes in their fixed order: sorted, by value when all are whole numbers.
 
@@ -185,18 +200,29 @@ def ordered(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def class_index(name: str, index: Mapping[str, int], place: str, noun: str = "label") -> int:
-    """The class of a label name.
+    """The class of a label name; a whole number may be written as a float there or here.
 
     Raises:
         DataError: a label that training never saw, with the near one.
+
+    Example:
+        >>> class_index("4.0", {"3": 0, "4": 1}, "row 0"), class_index("2", {"1.5": 0, "2.0": 1}, "row 0")
+        (1, 1)
     """
-    if name in index:
-        return index[name]
+    for spelt in (name, *_other_spelling(name)):
+        if spelt in index:
+            return index[spelt]
     raise DataError(
         f"{place}: the {noun} {name!r} was never seen in training.",
         expected=f"{len(index)} {noun}s are known.",
         fix=near(name, index),
     )
+
+
+def _other_spelling(name: str) -> tuple[str, ...]:
+    if WHOLE.fullmatch(name):
+        return (f"{name}.0",)
+    return (str(int(name.partition(".")[0])),) if WHOLE_AS_FLOAT.fullmatch(name) else ()
 
 
 def _missing(place: str) -> DataError:

@@ -13,7 +13,7 @@ from torch import Tensor
 from petune.config import knobs
 from petune.errors import ConfigError, DataError
 from petune.tasks._columns import cells, find_text_and_label, named_column, some_rows
-from petune.tasks._labels import ProblemType, detect, is_list, ordered, refuse_vectors
+from petune.tasks._labels import ProblemType, detect, is_list, label_name, ordered, refuse_vectors, unfloated
 from petune.tasks._padding import pad_inputs
 from petune.tasks._problems import KINDS, Problem
 from petune.tasks._texts import need_pad_token, piece_limit, rows_of, texts_of, tokenize
@@ -26,6 +26,8 @@ SINGLE: ProblemType = "single_label_classification"
 @knobs
 class SequenceClassification(Task):
     """Texts (or pairs of texts) to labels, sets of labels, or numbers.
+
+    A column of whole numbers has whole names: 4, 4.0 and, in a csv file, `4.0` are all the label "4".
 
     Args:
         text: the column of the texts; None finds it by its name.
@@ -57,7 +59,8 @@ class SequenceClassification(Task):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "labels", tuple(map(str, self.labels)))
+        names = (name if isinstance(name, str) else label_name(name, "labels") for name in self.labels)
+        object.__setattr__(self, "labels", tuple(names))
         if self.label_separator is not None and self.problem_type not in (None, MULTI):
             raise ConfigError(
                 f"label_separator={self.label_separator!r} contradicts problem_type={self.problem_type!r}.",
@@ -112,7 +115,7 @@ class SequenceClassification(Task):
         if self.problem_type == MULTI:
             refuse_vectors(cells(table, self.label or ""))
         kind = self._kind()
-        return [kind.names(value, place) for place, value in cells(table, self.label or "")]
+        return unfloated([kind.names(value, place) for place, value in cells(table, self.label or "")])
 
     def _resolved(self, table: Table) -> Self:
         """Columns and kind of problem, without the labels."""
