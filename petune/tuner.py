@@ -73,12 +73,12 @@ class Tuner:
             self.backbone.sites(self.backbone.model, self.method)
 
     def _settle_on(self, backbone: Backbone) -> None:
-        self.backbone = backbone
-        self._bank = Bank(backbone)
+        self.backbone, self._bank = backbone, Bank(backbone)
         self._adapter: Adapter | None = None
         self._report: TrainReport | None = None
         self._receipt: MergeReceipt | None = None
         self._history: list[dict[str, Any]] = []
+        self._said: set[str] = set()
 
     # -- learning ---------------------------------------------------------------------------------------------------
 
@@ -165,8 +165,7 @@ class Tuner:
         Raises:
             DataError: items that are no text, with their row.
         """
-        examples = self._examples(texts, labelled=False)
-        return self.adapter.task.answers(self._logits(examples, batch_size), examples)
+        return self.adapter.task.answers(*self._logits(texts, batch_size))
 
     def predict_proba(self, texts: Sequence[Any], batch_size: int = BATCH) -> Any:
         """(rows, C) probabilities in the order of `classes_`; for tags a list of (words, C).
@@ -174,17 +173,18 @@ class Tuner:
         Raises:
             DataError: items that are no text, with their row.
         """
-        examples = self._examples(texts, labelled=False)
-        return self.adapter.task.probabilities(self._logits(examples, batch_size), examples)
+        return self.adapter.task.probabilities(*self._logits(texts, batch_size))
 
     def _examples(self, data: Any, **how: bool) -> list[Example]:
         made = prepare(self.adapter.task, data, None, self.tokenizer, self.backbone.positions, 0, **how)
-        tell(made.notices)
+        tell(made.notices, self._said)
         return made.train
 
-    def _logits(self, examples: list[Example], batch_size: int) -> list[Any]:
-        with evaluating(*self.adapter.modules()):
-            return logits_of(Learner(self._bank, self.adapter), self.adapter.task, self.tokenizer, examples, batch_size)
+    def _logits(self, texts: Sequence[Any], batch_size: int) -> tuple[list[Any], list[Example]]:
+        adapter, examples = self.adapter, self._examples(texts, labelled=False)
+        with evaluating(*adapter.modules()):
+            learner = Learner(self._bank, adapter)
+            return logits_of(learner, adapter.task, self.tokenizer, examples, batch_size), examples
 
     # -- resting ----------------------------------------------------------------------------------------------------
 
@@ -223,7 +223,7 @@ class Tuner:
         tuner.tokenizer = found.tokenizer or open_tokenizer(None, found.backbone, tuner.task)
         reside(tuner._bank, found.adapter)
         tuner._adapter, tuner._history = found.adapter, found.history
-        tell(tuner.notices)
+        tell(tuner.notices, tuner._said)
         if check:
             check_probe(found.adapter.facts.get("probe"), tuner._probe(found.adapter), found.backbone.dtype)
         return tuner

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 import petune
-from petune import AdaLoRA, Bottleneck, Head, LoRA, Prefix, TrainConfig, Tuner
+from petune import AdaLoRA, Bottleneck, Head, LoRA, Prefix, SequenceClassification, TrainConfig, Tuner
 from petune.errors import AdapterError, AdapterFileError, BackboneError
 from petune.training.report import TrainReport
 from tests import tiny
@@ -244,3 +244,20 @@ def test_evaluating_and_predicting_change_no_state():
     assert dict(tuner.evaluate(ROWS)) == dict(tuner.evaluate(ROWS))
     assert torch.equal(torch.get_rng_state(), drawn)
     assert all(torch.equal(tensor, twin[name]) for name, tensor in tuner.backbone.model.state_dict().items())
+
+
+def test_each_notice_is_said_once(caplog, tmp_path):
+    """The same sentence comes once in the life of a tuner, another count is another sentence; a new tuner says it."""
+    folder = fresh(task=SequenceClassification(max_length=4)).fit(ROWS, config=CONFIG).save(tmp_path)
+    tuner, said = Tuner.load(folder, backbone=tiny.backbone("bert")), [record.message for record in caplog.records]
+    for _ in range(2):
+        tuner.predict(TEXTS)
+        tuner.predict_proba(TEXTS)
+        tuner.evaluate(ROWS)
+        tuner.predict(TEXTS[:2])
+    new = [record.message for record in caplog.records[len(said) :]]
+    assert [" ".join(words.split()[:6]) for words in new] == [
+        "the texts: 5 of 5 rows", "the data: 8 of 8 rows", "the texts: 2 of 2 rows",
+    ]  # fmt: skip
+    Tuner.load(folder, backbone=tiny.backbone("bert")).predict(TEXTS)
+    assert caplog.records[-1].message == new[0]

@@ -105,10 +105,22 @@ def rows_of(task: Task, data: Any, *, learn: bool, labelled: bool) -> Table:
     return task.table(data.tolist() if hasattr(data, "tolist") else data)
 
 
-def tell(notices: Sequence[str]) -> None:
-    """Warns through the logger `petune`, where nobody reads a report: on loading, evaluating, predicting."""
+def tell(notices: Sequence[str], said: set[str] | None = None) -> None:
+    """Warns through the logger `petune`, where nobody reads a report: on loading, evaluating, predicting.
+
+    Args:
+        said: what one tuner or resident adapter has said already; it is not said again, and what is new is added.
+            None starts anew.
+
+    Example:
+        >>> said = {"1 row was cut."}
+        >>> tell(["1 row was cut."], said)  # warns of nothing
+    """
+    said = set() if said is None else said
     for notice in notices:
-        logging.getLogger("petune").warning(notice)
+        if notice not in said:
+            logging.getLogger("petune").warning(notice)
+        said.add(notice)
 
 
 def _shared_rows(task: Task, train: Table, held: Table) -> int:
