@@ -1,0 +1,1 @@
+"""Many weight changes into one: low-rank algebra, pruning, sign election, compression, heads."""

@@ -1,0 +1,77 @@
+"""Low-rank algebra: a sum of products B A is cut to any rank without ever being multiplied out.
+
+    Σ wᵢ Bᵢ Aᵢ = [w₁ B₁ ... wₙ Bₙ] [A₁; ...; Aₙ] = B A       B: (d_out, K),  A: (K, d_in),  K = R₁ + ... + Rₙ
+    B = Q_b R_b,   Aᵀ = Q_a R_a                              two thin QRs
+    R_b R_aᵀ = U S Vᵀ                                        the core, (K, K) whatever the widths are
+    B A = (Q_b U) S (Q_a V)ᵀ                                 so this is the SVD of the sum
+
+Of all matrices of rank R the sum of the R leading terms is nearest in the Frobenius norm, and the root of the sum of
+the other squared singular values is how far it is off (Eckart and Young 1936).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Factors(NamedTuple):
+    """A product B A: `b` (d_out, R) with every scale in it, `a` (R, d_in)."""
+
+    b: Tensor
+    a: Tensor
+
+    @property
+    def rank(self) -> int:
+        """R."""
+        return self.a.shape[0]
+
+
+class Cut(NamedTuple):
+    """Factors that stand for a matrix, and what they lack of it.
+
+    Args:
+        lost: squared Frobenius norm of the matrix minus the product.
+        whole: squared Frobenius norm of the matrix.
+    """
+
+    factors: Factors
+    lost: float
+    whole: float
+
+
+def stacked(parts: Sequence[Factors], weights: Sequence[float]) -> Factors:
+    """Σ wᵢ Bᵢ Aᵢ as one product, exactly; its rank is the sum of the ranks.
+
+    Example:
+        >>> one, two = (Factors(torch.ones(3, r), torch.ones(r, 2)) for r in (1, 2))
+        >>> both = stacked([one, two], [2.0, 0.5])
+        >>> both.rank, (both.b @ both.a)[0].tolist()
+        (3, [3.0, 3.0])
+    """
+    b = torch.cat([part.b * weight for part, weight in zip(parts, weights, strict=True)], dim=1)
+    return Factors(b, torch.cat([part.a for part in parts]))
+
+
+def truncated(parts: Sequence[Factors], weights: Sequence[float], rank: int | None) -> Cut:
+    """The best product of at most `rank` for Σ wᵢ Bᵢ Aᵢ, with √S in either factor.
+
+    Args:
+        rank: None cuts nothing but what is zero up to float32, and a sum of full rank is handed back stacked as it is.
+    """
+    both = stacked(parts, weights)
+    q_b, r_b = torch.linalg.qr(both.b)
+    q_a, r_a = torch.linalg.qr(both.a.T)
+    u, s, v = torch.linalg.svd(r_b @ r_a.T, full_matrices=False)
+    # Measured by the summands, not by the sum: where they cancel out, what is left over is rounding.
+    size = sum(abs(w) * float(part.b.norm() * part.a.norm()) for part, w in zip(parts, weights, strict=True))
+    true_rank = int((s > torch.finfo(torch.float32).eps * size).sum())
+    kept = true_rank if rank is None else min(rank, true_rank)
+    whole, lost = float(s.square().sum()), float(s[kept:].square().sum())
+    if rank is None and kept == both.rank:
+        return Cut(both, 0.0, whole)
+    root = s[:kept].sqrt()
+    return Cut(Factors(q_b @ u[:, :kept] * root, root.unsqueeze(1) * (v[:kept] @ q_a.T)), lost, whole)
