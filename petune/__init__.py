@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from petune.adapted import AdaptedModel as AdaptedModel
+    from petune.combining import merge_adapters as merge_adapters
+    from petune.combining import negate as negate
     from petune.config import TrainConfig as TrainConfig
     from petune.errors import PetuneError as PetuneError
     from petune.methods.adalora import AdaLoRA as AdaLoRA
@@ -42,6 +44,8 @@ _HOMES = {
     "TokenClassification": "petune.tasks.token_classification",
     "TrainConfig": "petune.config",
     "Tuner": "petune.tuner",
+    "merge_adapters": "petune.combining",
+    "negate": "petune.combining",
 }
 
 __all__ = sorted([*_HOMES, "__version__"])

@@ -27,6 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("storage",),
     ("training",),
     ("tuner", "adapted"),
+    ("combining",),
     ("cli",),
     ("__init__", "__main__"),
 )
