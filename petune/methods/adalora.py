@@ -17,10 +17,10 @@ from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from petune.config import check, knobs
 from petune.errors import ConfigError
+from petune.methods._stacking import Own
 from petune.methods.base import AdapterLayer, Layers, Method, Progress, Site
 from petune.methods.lora import LINEAR_ROLES, LoRA, LoRALayer
 
@@ -46,8 +46,8 @@ class AdaLoRALayer(AdapterLayer):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """x (..., d_in), y (..., d_out) -> (..., d_out)."""
-        down = F.linear(self.dropout(x).to(self.lora_A.dtype), self.lora_A * self.lora_E)
-        return y + (F.linear(down, self.lora_B) * self.scale).to(y.dtype)
+        own = Own({"lora_A": self.lora_A * self.lora_E, "lora_B": self.lora_B.mT}, self.scale)
+        return LoRALayer.routed(own, self.dropout(x), y)
 
     def tensors(self) -> dict[str, Tensor]:
         return self.folded().tensors()

@@ -7,7 +7,7 @@ Shape letters, everywhere in petune: `B` batch, `T` tokens, `D` width, `R` rank,
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from petune.config import check, knobs
 from petune.errors import ConfigError
 from petune.lookup import find
+from petune.methods._stacking import Own, as_it_is
 
 
 class Site(NamedTuple):
@@ -78,7 +79,20 @@ class Progress(NamedTuple):
 
 
 class AdapterLayer(nn.Module, ABC):
-    """The small trainable module at one site; it knows neither names, files nor other sites."""
+    """The small trainable module at one site; it knows neither names, files nor other sites.
+
+    A layer whose adapters shall share one forward names its tensors in `inner` and states its arithmetic in
+    `routed`, to which `forward` then hands its own weights (see `petune.methods._stacking`). Without that, a batch with
+    several adapters calls each adapter's layer on its own rows.
+    """
+
+    inner: ClassVar[Mapping[str, int | None]] = {}
+    """Short name -> the axis of the inner size (R, M, P), along which narrower layers are padded; None: there is none.
+    The names are those of `tensors()`. Empty: such layers are not stacked."""
+    scale: float = 1.0
+    """The factor on the layer's change."""
+    options: tuple[Any, ...] = ()
+    """What layers must have in common to share a stack (an activation)."""
 
     @abstractmethod
     def forward(self, x: Any, y: Any) -> Any:
@@ -87,9 +101,25 @@ class AdapterLayer(nn.Module, ABC):
         `"attention"` sites: x = keys, y = values, each (B, H, T, K) -> the longer pair.
         """
 
+    @staticmethod
+    def routed(own: Own, x: Any, y: Any) -> Any:
+        """What `forward` does, with the weights given: pure, and each row by its own weights.
+
+        Args:
+            own: weights of one adapter, or of one per row.
+            x, y: as for `forward`, (B, T, d_in) and (B, T, d_out) at `"output"` sites. y may be written over.
+        """
+        raise NotImplementedError("layers that name inner tensors have their own")
+
     def tensors(self) -> dict[str, Tensor]:
         """What is saved, by short name. Everything the layer computes with is in here."""
         return dict(self.state_dict())
+
+    def own(self, dropout: Callable[[Tensor], Tensor] | None = None) -> Own:
+        """This layer's parameters, for `routed`."""
+        parameters = dict(self.named_parameters())
+        tensors = {name: parameters[name].mT if axis == 1 else parameters[name] for name, axis in self.inner.items()}
+        return Own(tensors, self.scale, self.options, dropout or as_it_is)
 
     def delta(self) -> Tensor:
         """The weight change (d_out, d_in), only where the method is mergeable.

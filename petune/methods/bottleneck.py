@@ -11,7 +11,7 @@ He et al. 2021 (parallel), arXiv:2110.04366.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import ClassVar, Literal
 
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from petune.config import check, knobs
+from petune.methods._stacking import Own, add_product
 from petune.methods.base import AdapterLayer, Method, Site
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -37,12 +38,13 @@ ROLES = {
 class BottleneckLayer(AdapterLayer):
     """`down` (M, d_in), `up` (d_out, M), both with a bias; reads x (parallel) or y (in series)."""
 
+    inner: ClassVar[Mapping[str, int | None]] = {"down.weight": 0, "down.bias": 0, "up.weight": 1, "up.bias": None}
+
     def __init__(
         self, d_in: int, d_out: int, width: int, activation: str, scale: float, dropout: float, parallel: bool
     ) -> None:
         super().__init__()
-        self.parallel, self.scale = parallel, scale
-        self.activation = activation
+        self.scale, self.options = scale, (parallel, activation)
         self.dropout = nn.Dropout(dropout)
         self.down = nn.Linear(d_in, width)
         self.up = nn.Linear(width, d_out)
@@ -53,9 +55,18 @@ class BottleneckLayer(AdapterLayer):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """x (..., d_in), y (..., d_out) -> (..., d_out)."""
-        read = (x if self.parallel else y).to(self.down.weight.dtype)
-        inner = self.dropout(ACTIVATIONS[self.activation](self.down(read)))
-        return y + (self.up(inner) * self.scale).to(y.dtype)
+        return self.routed(self.own(self.dropout), x, y)
+
+    @staticmethod
+    def routed(own: Own, x: Tensor, y: Tensor) -> Tensor:
+        """x (B, T, d_in), y (B, T, d_out) -> (B, T, d_out); `down.weight` (M, d_in), `up.weight` (M, d_out)."""
+        parallel, activation = own.options
+        read = (x if parallel else y).to(own.dtype)
+        # A padded unit has no weights: whatever its activation, nothing of it goes up.
+        inner = torch.matmul(read, own["down.weight"].mT) + own["down.bias"].unsqueeze(-2)
+        inner = own.dropout(ACTIVATIONS[activation](inner))
+        y = add_product(y, inner, own["up.weight"], own.scale)
+        return y + (own["up.bias"].unsqueeze(-2) * own.scale).to(y.dtype)
 
 
 @knobs

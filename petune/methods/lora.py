@@ -15,9 +15,9 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from petune.config import check, knobs
+from petune.methods._stacking import Own, add_product
 from petune.methods.base import AdapterLayer, Method, Site
 
 LINEAR_ROLES = ("query", "key", "value", "attention_output", "ffn_input", "ffn_output")
@@ -26,6 +26,8 @@ LINEAR_ROLES = ("query", "key", "value", "attention_output", "ffn_input", "ffn_o
 
 class LoRALayer(AdapterLayer):
     """One low-rank pair: `lora_A` (R, d_in), `lora_B` (d_out, R)."""
+
+    inner: ClassVar[Mapping[str, int | None]] = {"lora_A": 0, "lora_B": 1}
 
     def __init__(self, d_in: int, d_out: int, rank: int, scale: float, dropout: float = 0.0) -> None:
         super().__init__()
@@ -40,8 +42,13 @@ class LoRALayer(AdapterLayer):
         """x (..., d_in), y (..., d_out) -> (..., d_out)."""
         if not self.lora_A.shape[0]:
             return y
-        down = F.linear(self.dropout(x).to(self.lora_A.dtype), self.lora_A)
-        return y + (F.linear(down, self.lora_B) * self.scale).to(y.dtype)
+        return self.routed(self.own(), self.dropout(x), y)
+
+    @staticmethod
+    def routed(own: Own, x: Tensor, y: Tensor) -> Tensor:
+        """x (B, T, d_in), y (B, T, d_out) -> (B, T, d_out); `lora_A` (R, d_in), `lora_B` (R, d_out) or one per row."""
+        down = torch.matmul(x.to(own.dtype), own["lora_A"].mT)
+        return add_product(y, down, own["lora_B"], own.scale)
 
     def delta(self) -> Tensor:
         """s · B A, (d_out, d_in), in float32."""

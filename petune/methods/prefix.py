@@ -11,23 +11,27 @@ Li and Liang 2021, "Prefix-Tuning: Optimizing Continuous Prompts for Generation"
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from petune.config import check, knobs
+from petune.methods._stacking import Own
 from petune.methods.base import AdapterLayer, Method, Site
 
 
-def _in_front(prefix: Tensor, own: Tensor) -> Tensor:
-    """prefix (P, H, K), own (B, H, T, K) -> (B, H, P + T, K)."""
-    rows = prefix.to(own.dtype).transpose(0, 1).unsqueeze(0).expand(own.shape[0], -1, -1, -1)
-    return torch.cat([rows, own], dim=2)
+def _in_front(prefix: Tensor, there: Tensor) -> Tensor:
+    """prefix (P, H, K) or (B, P, H, K), there (B, H, T, K) -> (B, H, P + T, K)."""
+    rows = prefix.to(there.dtype).transpose(-3, -2).expand(there.shape[0], -1, -1, -1)
+    return torch.cat([rows, there], dim=2)
 
 
 class PrefixLayer(AdapterLayer):
     """`keys` and `values`, (P, H, K) each."""
+
+    inner: ClassVar[Mapping[str, int | None]] = {"keys": 0, "values": 0}
 
     def __init__(self, prefix: int, heads: int, head_size: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -37,7 +41,12 @@ class PrefixLayer(AdapterLayer):
 
     def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """x keys, y values, (B, H, T, K) -> (B, H, P + T, K) each."""
-        return _in_front(self.keys, x), _in_front(self.dropout(self.values), y)
+        return self.routed(self.own(self.dropout), x, y)
+
+    @staticmethod
+    def routed(own: Own, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """x keys, y values, (B, H, T, K) -> (B, H, P + T, K) each. Padded positions are for the mask to hide."""
+        return _in_front(own["keys"], x), _in_front(own.dropout(own["values"]), y)
 
 
 class ReparametrisedPrefixLayer(AdapterLayer):
@@ -62,7 +71,7 @@ class ReparametrisedPrefixLayer(AdapterLayer):
         """x keys, y values, (B, H, T, K) -> (B, H, P + T, K) each."""
         keys, values = self.made()
         dropped = nn.functional.dropout(values, self.dropout_share, self.training)
-        return _in_front(keys, x), _in_front(dropped, y)
+        return PrefixLayer.routed(Own({"keys": keys, "values": dropped}), x, y)
 
     def tensors(self) -> dict[str, Tensor]:
         return self.folded().tensors()

@@ -10,32 +10,32 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface, PretrainedConfig
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from petune.errors import BackboneError
+from petune.model.prefixing import Prefixed, pad_front, prefixed, widened
 from petune.model.routing import Frame, any_frame
 
 KINDS = ("sdpa", "eager")
-Layers = list[tuple[nn.Module, Tensor | None]]
 
 
-def _prefixes(frame: Frame | None, module: nn.Module) -> Layers:
-    """The prefix layers that act at this attention module in the running call."""
-    path = frame.owner.attention_path(module) if frame is not None and frame.groups else None  # type: ignore[attr-defined]
-    return frame.layers(path) if frame is not None and path is not None else []
+def _site(frame: Frame | None, module: nn.Module) -> str | None:
+    """The path of this attention module where some resident has a prefix, in a call with adapters."""
+    return frame.owner.attention_path(module) if frame is not None and frame.active else None  # type: ignore[attr-defined]
 
 
 def _has_prefix(frame: Frame | None) -> bool:
     """Whether a prefix acts anywhere in the running call; other calls run as if no prefix were resident."""
-    return frame is not None and any(frame.layers(path) for path in frame.owner.attention.values())  # type: ignore[attr-defined]
+    if frame is None or not frame.active:
+        return False
+    return frame.attends or any(frame.layers(path) for path in frame.owner.attention.values())  # type: ignore[attr-defined]
 
 
 def _original(kind: str, module: nn.Module) -> Callable[..., Any]:
@@ -45,15 +45,8 @@ def _original(kind: str, module: nn.Module) -> Callable[..., Any]:
     return ALL_ATTENTION_FUNCTIONS[kind]  # type: ignore[no-any-return]
 
 
-def _widen(extra: Tensor | None, length: int) -> Tensor | None:
-    """`length` columns in front of a mask or bias (..., T_q, T_kv): always visible, and without a bias."""
-    if extra is None:
-        return None
-    return F.pad(extra, (length, 0), value=True if extra.dtype == torch.bool else 0.0)
-
-
-def _rows(extra: Tensor | None, rows: Tensor | None) -> Tensor | None:
-    """The rows of a mask or bias; one that is shared by all rows stays whole."""
+def _rows(extra: Any, rows: Tensor | None) -> Any:
+    """The rows of a tensor (None: all of them); a mask or bias that is shared by all rows stays whole."""
     return extra if extra is None or rows is None or extra.shape[0] == 1 else extra[rows]
 
 
@@ -62,30 +55,70 @@ def _make(kind: str) -> Callable[..., Any]:
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
     ) -> Any:
         """query (B, H_q, T_q, K), key and value (B, H, T, K) -> ((B, T_q, H_q, K), weights or None)."""
-        original = _original(kind, module)
-
-        def run(layer: nn.Module | None, rows: Tensor | None) -> Any:
-            q, k, v = (part if rows is None else part[rows] for part in (query, key, value))
-            mask, bias = _rows(attention_mask, rows), _rows(kwargs.get("position_bias"), rows)
-            if layer is not None:
-                k, v = layer(k, v)
-                mask, bias = (_widen(extra, k.shape[2] - key.shape[2]) for extra in (mask, bias))
-            extra = kwargs if bias is None else {**kwargs, "position_bias": bias}
-            return original(module, q, k, v, mask, **extra)
-
-        layers = _prefixes(any_frame(), module)
-        if not layers:
+        original, frame = _original(kind, module), any_frame()
+        path = _site(frame, module)
+        if frame is None or path is None:
             return original(module, query, key, value, attention_mask, **kwargs)
-        if layers[0][1] is None:
-            return run(layers[0][0], None)
-        # Rows of several adapters: every row attends through its own prefix; the others through none.
-        output, _ = original(module, query, key, value, attention_mask, **kwargs)
+        call = Call(original, module, query, key, value, attention_mask, kwargs)
+        layers = frame.layers(path)
+        if layers and layers[0][1] is None:
+            return call.through(layers[0][0], None)
+        output, weights = _stacked(call, frame, path, kind)
+        # Adapters in training: their rows attend once more, each through its own layer.
         for layer, rows in layers:
             assert rows is not None
-            output = output.index_copy(0, rows, run(layer, rows)[0].to(output.dtype))
-        return output, None
+            output = output.index_copy(0, rows, call.through(layer, rows)[0].to(output.dtype))
+        return output, None if layers else weights
 
     return attention
+
+
+class Call(NamedTuple):
+    """One attention, as the backbone asked for it."""
+
+    original: Callable[..., Any]
+    module: nn.Module
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    mask: Tensor | None
+    kwargs: dict[str, Any]
+
+    def plain(self, rows: Tensor | None) -> Any:
+        """Without a prefix."""
+        return self._run(rows, _rows(self.key, rows), _rows(self.value, rows), _rows(self.mask, rows), 0)
+
+    def through(self, layer: nn.Module, rows: Tensor | None) -> Any:
+        """With the prefix of one layer."""
+        key, value = layer(_rows(self.key, rows), _rows(self.value, rows))
+        more = key.shape[2] - self.key.shape[2]
+        return self._run(rows, key, value, pad_front(_rows(self.mask, rows), more), more)
+
+    def prefixed(self, wide: Prefixed, rows: Tensor | None, kind: str) -> Any:
+        """With every row's own prefix."""
+        key, value = _rows(wide.key, rows), _rows(wide.value, rows)
+        more, visible = wide.key.shape[2] - self.key.shape[2], wide.visible
+        visible = visible if visible is None or rows is None else visible[rows]
+        return self._run(rows, key, value, widened(_rows(self.mask, rows), more, visible, key, kind), more)
+
+    def _run(self, rows: Tensor | None, key: Any, value: Any, mask: Tensor | None, more: int) -> Any:
+        bias = pad_front(_rows(self.kwargs.get("position_bias"), rows), more)
+        kwargs = self.kwargs if bias is None else {**self.kwargs, "position_bias": bias}
+        return self.original(self.module, _rows(self.query, rows), key, value, mask, **kwargs)
+
+
+def _stacked(call: Call, frame: Frame, path: str, kind: str) -> Any:
+    """Every row through its own resident prefix; rows without one attend as they would alone."""
+    rows = frame.served(path)
+    if rows is not None and not len(rows):
+        return call.plain(None)
+    wide = prefixed(frame, path, call.key, call.value)
+    if rows is None:
+        return call.prefixed(wide, None, kind)
+    among = torch.ones(len(call.key), dtype=torch.bool, device=rows.device).index_fill(0, rows, False)
+    output, others = call.prefixed(wide, rows, kind)[0], among.nonzero().flatten()
+    whole = output.new_empty(len(among), *output.shape[1:]).index_copy(0, rows, output)
+    return whole.index_copy(0, others, call.plain(others)[0].to(whole.dtype)), None
 
 
 def _make_mask(kind: str) -> Callable[..., Any]:

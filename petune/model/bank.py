@@ -1,23 +1,39 @@
 """The bank: the adapters that are resident on one backbone.
 
 It keeps taps at the sites that its residents use, turns routes into frames, and is the only one who merges. Its
-contents are replaced, never changed: a frame that was made keeps what it saw.
+contents are replaced, never changed: a frame that was made keeps what it saw. Adapters that serve are seated: their
+layers lie in stacks, so that a batch with many of them costs what a batch with one does. An adapter in training is
+added as it is: its layers are called, and own their parameters.
 """
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Mapping
+from typing import NamedTuple
+from weakref import WeakSet
+
 import torch
 from torch import nn
 
-from petune.errors import AdapterError, MergeError, RouteError
-from petune.lookup import near
+from petune.errors import AdapterError, MergeError
 from petune.methods.base import Site
-from petune.model import attention
+from petune.model import attention, framing
 from petune.model.adapter import Adapter
 from petune.model.backbone import Backbone, Merged
 from petune.model.bodies import KeptBits, Undo
-from petune.model.routing import Frame, Route, make_frame
+from petune.model.framing import find_in
+from petune.model.routing import Frame, Route
+from petune.model.seating import Chart, Seat, Seating
 from petune.model.taps import Tap
+
+
+class Contents(NamedTuple):
+    """Who is resident; one immutable whole, so that a call that reads it once sees no half of a change."""
+
+    adapters: Mapping[str, Adapter]
+    seats: Mapping[str, Seat]
+    chart: Chart
 
 
 class Bank:
@@ -25,12 +41,21 @@ class Bank:
 
     def __init__(self, backbone: Backbone) -> None:
         self.backbone = backbone
-        self.residents: dict[str, Adapter] = {}
+        self._seating = Seating(backbone.device)
+        self.contents = Contents({}, {}, self._seating.chart())
         self.taps: dict[str, Tap] = {}
         self.attention: dict[nn.Module, str] = {}
+        self._held: WeakSet[Seat] = WeakSet()
+        """Every seat that somebody holds: a call may still be running on one that is no resident's any more."""
+        self._changing = threading.RLock()
         self._undo: list[Undo] = []
         self._mark = object()
         """Tells this bank's merges from another's; a deep copy has a mark of its own, like everything else."""
+
+    @property
+    def residents(self) -> Mapping[str, Adapter]:
+        """The resident adapters by name."""
+        return self.contents.adapters
 
     @property
     def merged(self) -> str | None:
@@ -55,6 +80,17 @@ class Bank:
             AdapterError: a full fine-tuning, or an adapter that must be alone and is not.
             MergeError: while merged.
         """
+        self._refuse(adapter)
+        with self._changing:
+            self._tap_or_undo(adapter)
+            replaced = self.residents.get(adapter.name, adapter)
+            self._publish(adapter, None)
+            if replaced is not adapter:
+                replaced.body.detach()
+            self._untap()
+
+    def _refuse(self, adapter: Adapter) -> None:
+        """Raises what speaks against a resident."""
         self.refuse_while_merged("add an adapter")
         others = [name for name in self.residents if name != adapter.name]
         residence = {a.method.residence for a in (adapter, *(self.residents[name] for name in others))}
@@ -69,20 +105,56 @@ class Bank:
                 expected="A method from peft replaces modules of the backbone, so it must be the only resident.",
                 fix="Remove the others first, or give it a backbone of its own.",
             )
-        try:
-            self._tap(adapter)
-        except BaseException:
-            self._untap()  # a module that cannot be hooked: everything stays as it was
-            raise
-        replaced = self.residents.get(adapter.name, adapter)
-        self.residents = {**self.residents, adapter.name: adapter}
-        if replaced is not adapter:
-            replaced.body.detach()
-        self._untap()
+
+    def seat(self, adapter: Adapter) -> None:
+        """Makes an adapter resident in the stacks, in one step; one of the same name is replaced as a whole.
+
+        The bank takes it over: its parameters become views that move when stacks grow.
+
+        Raises:
+            AdapterError, MergeError: as `add`.
+        """
+        if adapter.method.residence != "shared":
+            self.add(adapter)
+            return
+        self._refuse(adapter)
+        with self._changing:
+            self._tap_or_undo(adapter)
+            seat = self._seating.seat(adapter)
+            self._held.add(seat)
+            self._publish(adapter, seat)
+            self._untap()
+
+    def _publish(self, adapter: Adapter, seat: Seat | None) -> None:
+        """From here on, new calls see this adapter under its name."""
+        seats = {name: other for name, other in self.contents.seats.items() if name != adapter.name}
+        if seat is not None:
+            seats[adapter.name] = seat
+        self.contents = Contents({**self.residents, adapter.name: adapter}, seats, self._seating.chart())
+
+    def compact(self) -> None:
+        """Gives back the room that stacks hold in reserve; calls that run keep what they saw."""
+        with self._changing:
+            fresh = Seating(self.backbone.device)
+            seats = {name: fresh.seat(seat.adapter) for name, seat in self.contents.seats.items()}
+            self._held.update(seats.values())
+            self._seating = fresh
+            self.contents = Contents(self.residents, seats, fresh.chart())
+
+    @property
+    def used_bytes(self) -> int:
+        """Of the stacks' slots in use, padding to the bucket included."""
+        return self._seating.used_bytes
+
+    @property
+    def allocated_bytes(self) -> int:
+        """Of the stacks."""
+        return self._seating.allocated_bytes
 
     def settle(self, adapter: Adapter) -> None:
-        """Puts the settled form of a resident in its place; it acts at the same sites."""
-        self.residents = {**self.residents, adapter.name: adapter}
+        """Puts the settled form of a resident in training in its place; it acts at the same sites."""
+        with self._changing:
+            self._publish(adapter, None)
 
     def remove(self, name: str) -> Adapter:
         """Takes an adapter out; sites that no other resident uses are bare again.
@@ -92,15 +164,26 @@ class Bank:
             MergeError: while merged.
         """
         self.refuse_while_merged("remove an adapter")
-        gone = self.find(name)
-        self.residents = {key: value for key, value in self.residents.items() if key != name}
-        gone.body.detach()
-        self._untap()
-        return gone
+        with self._changing:
+            gone = self.find(name)
+            adapters = {key: value for key, value in self.residents.items() if key != name}
+            seats = {key: seat for key, seat in self.contents.seats.items() if key != name}
+            self.contents = Contents(adapters, seats, self._seating.chart())
+            gone.body.detach()
+            self._untap()
+            return gone
+
+    def _tap_or_undo(self, adapter: Adapter) -> None:
+        try:
+            self._tap(adapter)
+        except BaseException:
+            self._untap()  # a module that cannot be hooked: everything stays as it was
+            raise
 
     def _untap(self) -> None:
-        """Leaves the sites that no resident uses."""
-        used = {path for adapter in self.residents.values() for path in _paths(adapter)}
+        """Leaves the sites that no resident uses, and no call that still runs."""
+        users = {id(adapter): adapter for adapter in (*self.residents.values(), *(seat.adapter for seat in self._held))}
+        used = {path for adapter in users.values() for path in _paths(adapter)}
         for path in [path for path in self.taps if path not in used]:
             self.taps.pop(path).detach()
         left = {module: path for module, path in self.attention.items() if path in used}
@@ -130,23 +213,21 @@ class Bank:
         Raises:
             RouteError: no such resident; the near names are suggested.
         """
-        if name not in self.residents:
-            raise RouteError(
-                f"There is no adapter {name!r} here.",
-                fix=near(name, self.residents) if self.residents else "Add one first: add(name, folder).",
-            )
-        return self.residents[name]
+        return find_in(self.residents, name)
 
-    def frame(self, route: Route) -> Frame:
+    def frame(self, route: Route, contents: Contents | None = None) -> Frame:
         """The frame of one call; unknown names are errors before any work.
+
+        Args:
+            contents: as they were when a call of several forwards began; None: as they are now.
 
         Raises:
             RouteError: unknown names, or no route at all.
             MergeError: while merged, any other route than the merged adapter's.
         """
-        frame = make_frame(self, route, self.find, self.backbone.device)
+        frame = framing.frame(self, self.contents if contents is None else contents, route)
         if isinstance(route, str) and route == self.merged:
-            return Frame(self, ())
+            return Frame(self)
         self.refuse_while_merged("use another route")
         return frame
 

@@ -13,7 +13,7 @@ from petune.errors import BackboneError, RouteError
 from petune.model.adapter import Adapter
 from petune.model.bank import Bank
 from petune.model.routing import Frame, Group, entered
-from petune.model.shell import Call, Captured, rows_of, supplying
+from petune.model.shell import Call, rows_of, supplying
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def run(bank: Bank, frame: Frame, inputs: Mapping[str, Any]) -> Any:
     with entered(frame):
         if frame.per_row:
             return _run_rows(bank, frame, inputs)
-        if frame.groups:
+        if frame.active:
             shell = frame.groups[0].adapter.shell
         elif bank.merged is not None:
             shell = bank.find(bank.merged).shell
@@ -70,14 +70,14 @@ def _run_rows(bank: Bank, frame: Frame, inputs: Mapping[str, Any]) -> RoutedOutp
             f"The route names {frame.batch} rows, the batch has {batch}.",
             expected="A route per row needs one entry for each row.",
         )
-    if not frame.groups:
+    if not frame.active:
         return RoutedOutput([None] * batch, bank.backbone.model(**inputs).last_hidden_state)
     logits: list[Tensor | None] = [None] * batch
     kinds = _by_backbone(frame.groups)
     hidden = None
     for groups in kinds:
         # Rows that another kind of backbone call serves see the bare backbone in this one.
-        with entered(Frame(frame.owner, tuple(groups), frame.batch)):
+        with entered(frame.only(groups)):
             output, call = _backbone_once(bank, groups[0].adapter, inputs)
         hidden = output.last_hidden_state if len(kinds) == 1 else None
         for group in groups:
@@ -99,12 +99,8 @@ def _by_backbone(groups: tuple[Group, ...]) -> list[list[Group]]:
 def _backbone_once(bank: Bank, adapter: Adapter, inputs: Mapping[str, Any]) -> tuple[Any, Call]:
     """Runs the backbone on the whole batch, called just as the adapter's shell would call it."""
     shell = adapter.shell
-    try:
-        with entered(None), supplying(None):
-            shell.supplied()(**shell.inputs(inputs))
-        raise AssertionError(f"{type(shell.model).__name__} did not call its backbone")
-    except Captured as captured:
-        call = captured.call
+    with entered(None):
+        call = shell.call(inputs)
     shared = bank.backbone.model
     base = shared if type(shared) is type(shell.base) else shell.base
     return base(*call.args, **call.kwargs), call

@@ -40,7 +40,7 @@ class Tap:
     def act(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor | None:
         """Replaces the module's output where an adapter of this call acts here."""
         frame = current(self.owner)
-        if frame is None or not frame.groups:
+        if frame is None or not frame.active:
             return None
         x = frame.seen.pop(self.path) if self.apart else _first(args, kwargs)
         return frame.apply(self.path, x, output)

@@ -109,15 +109,21 @@ def open_backbone(family: str, **changes: Any) -> Backbone:
     return made
 
 
-def add(bank: Bank, name: str, recipe: Method, kind: str, *, shaken: bool = True, seed: int = 5) -> Adapter:
-    """A resident adapter; shaken, so that what starts at zero has an effect too."""
+def add(
+    bank: Bank, name: str, recipe: Method, kind: str, *, shaken: bool = True, seed: int = 5, seated: bool | None = None
+) -> Adapter:
+    """A resident adapter; shaken, so that what starts at zero has an effect too.
+
+    Args:
+        seated: True: as one that serves; False: what serves, but as one in training; None: as one in training.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         adapter = Adapter.make(bank.backbone, name, recipe, task(kind))
         if shaken:
             shake(adapter)
     if recipe.residence != "private":
-        bank.add(adapter)
+        (bank.seat if seated else bank.add)(adapter if seated is None else adapter.settled())
     return adapter
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,6 +14,7 @@ from petune.model.bank import Bank
 from petune.model.routing import Route, entered
 from petune.model.running import RoutedOutput, run
 from tests import tiny
+from tests.conformance import subjects
 from tests.conformance.subjects import (
     add,
     batch,
@@ -65,9 +67,10 @@ def test_padding_on_the_left_changes_nothing(case, monkeypatch):
         assert differ(together[index], alone) <= 1e-5
 
 
-def crowd(family: str) -> Bank:
+def crowd(family: str, *, seated: bool) -> Bank:
     """Adapters of every method, of several sizes, tasks and numbers of classes on one backbone."""
     bank = Bank(open_backbone(family))
+    add = functools.partial(subjects.add, seated=seated)
     # DeBERTa may project its relative positions with query and key: those cannot tell rows apart.
     where = {"targets": ("value", "ffn_output")} if family == "deberta-v2" else {}
     tags = "multi" if family in NO_TOKENS else "tokens"
@@ -103,12 +106,16 @@ def routed(bank: Bank, route: Route, inputs: dict[str, torch.Tensor]) -> RoutedO
     return run(bank, bank.frame(route), inputs)
 
 
+@pytest.mark.parametrize("seated", [True, False], ids=["seated", "training"])
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 @torch.no_grad()
-def test_a_routed_batch_equals_solo_runs(family):
+def test_a_routed_batch_equals_solo_runs(family, seated):
     """Law 15: each row of a mixed batch has the logits of its own adapter; rows without one are the bare backbone's."""
-    bank, inputs = crowd(family), batch(family, "single")
-    solo = {name: run(bank, bank.frame(name), inputs).logits for name in bank.residents}
+    bank, inputs = crowd(family, seated=seated), batch(family, "single")
+    apart = crowd(family, seated=False)
+    solo = {name: run(apart, apart.frame(name), inputs).logits for name in bank.residents}
+    for name, want in solo.items():
+        assert differ(run(bank, bank.frame(name), inputs).logits, want) <= 1e-5
     kinds = {"tokens": "tokens"} | {name: "tokens" for name in ("parallel", "long") if family not in NO_TOKENS}
     bare = hidden(bank, inputs) if family not in ("t5", "bart") else None
     for route in routes(bank):
@@ -130,7 +137,7 @@ def test_a_routed_batch_equals_solo_runs(family):
 def test_a_site_that_cannot_tell_rows_apart_refuses_a_mixed_batch():
     """DeBERTa's query and key maps also see relative positions: a mixed batch is refused, a whole one is right."""
     bank, inputs = Bank(open_backbone("deberta-v2", share_att_key=True)), batch("deberta-v2", "single")
-    add(bank, "mine", method("lora", targets=("query", "key")), "single")
+    add(bank, "mine", method("lora", targets=("query", "key")), "single", seated=True)
     whole = run(bank, bank.frame("mine"), inputs).logits
     listed = routed(bank, ["mine"] * len(whole), inputs).logits
     assert differ(torch.stack(listed), whole) == 0
@@ -172,7 +179,7 @@ def test_gradients_of_a_routed_batch_are_those_of_solo_runs():
 @pytest.mark.parametrize("family", ["bert", "gpt2", "t5"])
 def test_threads_never_see_each_others_adapter(family):
     """Law 18: threads with different routes have the bits that each has alone; a new thread has no route."""
-    bank, inputs = crowd(family), batch(family, "single")
+    bank, inputs = crowd(family, seated=True), batch(family, "single")
     names = [name for name in bank.residents if name not in ("parallel", "long")]
     gate = threading.Barrier(len(names))
     with torch.no_grad():
