@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import math
 import numbers
 import os
@@ -135,6 +136,65 @@ class TrainConfig:
                 expected="Checkpoints need a folder.",
                 fix="Pass output_dir=..., or drop save_every.",
             )
+
+
+def as_config(config: TrainConfig | None) -> TrainConfig:
+    """The configuration, or the defaults for None.
+
+    Raises:
+        ConfigError: something else, such as a dict.
+
+    Example:
+        >>> as_config(None).epochs
+        3
+    """
+    if config is None or isinstance(config, TrainConfig):
+        return config or TrainConfig()
+    raise ConfigError(
+        f"config={config!r} is a {type(config).__name__}.",
+        expected="A TrainConfig was expected.",
+        fix=f"Pass config=TrainConfig({'**' if isinstance(config, Mapping) else 'epochs=3, '}...).",
+    )
+
+
+def near_keywords(cls: type[T]) -> type[T]:
+    """Lets the public methods of a class answer an unknown keyword with the nearest known one; signatures stay.
+
+    A keyword that is a knob of `TrainConfig` is sent there. (doctest does not look into what is wrapped: examples of
+    such a class stand in its own docstring.)
+
+    Example:
+        >>> @near_keywords
+        ... class Kettle:
+        ...     def boil(self, *, litres=1.0):
+        ...         return litres
+        >>> Kettle().boil(liters=2)
+        Traceback (most recent call last):
+        petune.errors.ConfigError: Kettle.boil takes no 'liters'. Did you mean 'litres'?
+    """
+    for name, method in list(vars(cls).items()):
+        function = method.__func__ if isinstance(method, classmethod) else method
+        if inspect.isfunction(function) and (name in ("__init__", "__call__") or not name.startswith("_")):
+            setattr(cls, name, classmethod(_checked(function)) if function is not method else _checked(function))
+    return cls
+
+
+def _checked(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, with names in place of Python's TypeError; itself where it takes any keyword."""
+    parameters = inspect.signature(function).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return function
+    known = [name for name in parameters if name not in ("self", "cls")]
+
+    @functools.wraps(function)
+    def checked(*args: Any, **given: Any) -> Any:
+        for name in given.keys() - parameters.keys():
+            knob = "config" in known and name in TrainConfig.__dataclass_fields__
+            fix = f"Pass config=TrainConfig({name}=...)." if knob else near(name, known)
+            raise ConfigError(f"{function.__qualname__.removesuffix('.__init__')} takes no {name!r}.", fix=fix)
+        return function(*args, **given)
+
+    return checked
 
 
 def check(ok: bool, name: str, value: object, expected: str) -> None:

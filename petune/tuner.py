@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from petune.config import TrainConfig
+from petune.config import TrainConfig, as_config, near_keywords
 from petune.data.preparing import prepare, tell
 from petune.data.tokenizers import open_tokenizer
 from petune.errors import AdapterError
@@ -33,6 +33,7 @@ BATCH = 32
 """Rows per forward where nothing is learnt."""
 
 
+@near_keywords
 class Tuner:
     """Fine-tunes a frozen backbone with a small adapter, and keeps what it learnt.
 
@@ -63,9 +64,7 @@ class Tuner:
         name: str = "default",
         tokenizer: Any = None,
     ) -> None:
-        self.task = as_task(task)
-        self.method = as_method(method)
-        self.name = shelf.check_name(name)
+        self.task, self.method, self.name = as_task(task), as_method(method), shelf.check_name(name)
         self._settle_on(Backbone.open(backbone))
         self.tokenizer = open_tokenizer(tokenizer, self.backbone, self.task)
         # Wrong module names and impossible pairs are answered here, before anybody reads data.
@@ -110,7 +109,7 @@ class Tuner:
         """
         self._bank.refuse_while_merged("fit")
         fit(
-            self._bank, self.name, self.task, self.method, self.tokenizer, train, eval_data, config or TrainConfig(),
+            self._bank, self.name, self.task, self.method, self.tokenizer, train, eval_data, as_config(config),
             start=start_from(continue_from, self.backbone), resume=resume, callbacks=list(callbacks), keep=self._keep,
         )  # fmt: skip
         return self
@@ -247,7 +246,7 @@ class Tuner:
 
     def plan(self, data: Any = None, config: TrainConfig | None = None) -> Plan:
         """What a fit would do, before any training: sites, trainable parameters and share, estimated peak memory."""
-        return plan(self.backbone, self.task, self.method, self.tokenizer, data, config or TrainConfig())
+        return plan(self.backbone, self.task, self.method, self.tokenizer, data, as_config(config))
 
     def describe(self) -> str:
         """A few lines: backbone, method, task, and what was learnt."""

@@ -78,6 +78,26 @@ def test_an_unknown_knob_is_answered_with_the_near_one():
     refused(ConfigError, "txt|'text'", lambda: SequenceClassification(txt="a"))
 
 
+def test_an_unknown_argument_is_answered_with_the_near_one(fitted):
+    """Of the Tuner and its methods; a knob of the configuration is sent there. Known ones and help stay as they are."""
+    refused(ConfigError, "Tuner takes no 'metod'|'method'", lambda: fresh(metod="lora"))
+    refused(ConfigError, "fit takes no 'evaldata'|'eval_data'", lambda: fitted.fit(ROWS, evaldata=ROWS))
+    refused(ConfigError, r"fit takes no 'epochs'|config=TrainConfig\(epochs=", lambda: fitted.fit(ROWS, epochs=3))
+    refused(ConfigError, "load takes no 'chek'|'check'", lambda: Tuner.load("nowhere", chek=True))
+    refused(ConfigError, "predict takes no 'rows'|Known: batch_size, texts", lambda: fitted.predict(rows=3))
+    assert fitted.predict(texts=["a great film"], batch_size=1) == fitted.predict(["a great film"])
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'texts'"):
+        fitted.predict()
+
+
+@pytest.mark.parametrize("config", [{"epochs": 1}, {}, 3, TrainConfig])
+def test_a_configuration_that_is_none(fitted, config):
+    """A dict is no TrainConfig, and is told how to become one."""
+    for work in (lambda: fitted.fit(ROWS, config=config), lambda: fitted.plan(ROWS, config=config)):
+        refused(ConfigError, r"config=|TrainConfig\(", work)
+    assert fitted.report.steps == 1
+
+
 def test_an_unknown_metric(fitted):
     """In fit and in evaluate, with the near name; a fit that is refused so leaves the old adapter."""
     said = fitted.predict_proba(["a great film"])
