@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -104,8 +103,7 @@ class Adapter:
 
 def _copy(backbone: Backbone) -> Backbone:
     """A private backbone for full fine-tuning: every weight of it is its own, and no adapter acts on it."""
-    made = Backbone(copy.deepcopy(backbone.model), backbone.source, backbone.missing)
-    made.pad_token_id = backbone.pad_token_id
+    made = backbone.copied()
     strip(made.model)
     restore_setting(made.model)
     return made

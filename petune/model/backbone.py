@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from petune.errors import BackboneError
 from petune.methods.base import Method, Site
-from petune.model.completing import completed
+from petune.model.completing import base_of, completed
 from petune.model.families import FAMILIES
 from petune.model.sites import block_list, find_sites
 
@@ -34,12 +35,24 @@ class Backbone:
         model: the base model, or a model with a head, of which the base model is taken.
         source: the folder or hub id it came from; empty when it was handed over as an object.
         missing: parameters of the base model that the checkpoint lacked, so they belong to a head (BERT's pooler).
+        opened: the model was read from `source`, so that what lies around it can be read from there as well.
     """
 
-    def __init__(self, model: PreTrainedModel, source: str = "", missing: frozenset[str] = frozenset()) -> None:
-        self.model: PreTrainedModel = model.base_model
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        source: str = "",
+        missing: frozenset[str] = frozenset(),
+        *,
+        opened: bool = False,
+    ) -> None:
+        self.model: PreTrainedModel = base_of(model)
         self.source = source or str(getattr(model, "name_or_path", "") or "")
         self.missing = missing
+        self.given: PreTrainedModel | None = None if opened else model
+        """The model that was handed over, whose `lm_head` belongs to the backbone."""
+        self.outputs: dict[type, Any] = {}
+        """Class of language model -> what the checkpoint holds around the base model, once a task needed it."""
         self.pad_token_id: int | None = model.config.pad_token_id
         """The piece that rows are padded with; a tokenizer may know it where the configuration does not."""
         self.fingerprint: str | None = None
@@ -58,8 +71,10 @@ class Backbone:
                     f"A {type(source).__name__} is no transformers model.",
                     expected="The backbone is a PreTrainedModel, a folder or a hub id.",
                 )
-            whole, missing = completed(source.base_model)
-            return cls(whole, str(getattr(source, "name_or_path", "") or ""), missing)
+            whole, missing = completed(base_of(source))
+            made = cls(whole, str(getattr(source, "name_or_path", "") or ""), missing)
+            made.given = source
+            return made
         try:
             with quiet():
                 model, info = AutoModel.from_pretrained(str(source), output_loading_info=True)
@@ -69,7 +84,16 @@ class Backbone:
                 expected="The backbone is a folder written by save_pretrained, or a hub id.",
                 fix="Check the path; without a network the model must be in the local cache.",
             ) from error
-        return cls(model.eval(), str(source), frozenset(info["missing_keys"]))
+        return cls(model.eval(), str(source), frozenset(info["missing_keys"]), opened=True)
+
+    def copied(self) -> Backbone:
+        """A backbone whose every weight is its own, those around the base model and their ties included."""
+        made = Backbone.__new__(Backbone)
+        made.__dict__.update(self.__dict__)
+        # One copy for all, so that a weight in two places stays one weight.
+        made.model, made.given, made.outputs = copy.deepcopy((self.model, self.given, self.outputs))
+        made.fingerprint = None
+        return made
 
     @property
     def merged(self) -> Merged | None:

@@ -1,7 +1,8 @@
 """A backbone that was cut short: a language model keeps its own without the parts that it does not use.
 
 `BertForMaskedLM` holds a BERT without a pooler, as its checkpoint does. A classifier needs one, so it is made here, and
-counts as missing from the checkpoint: every adapter then has its own.
+counts as missing from the checkpoint: every adapter then has its own. `T5ForConditionalGeneration` holds no base model
+at all, but its parts.
 """
 
 from __future__ import annotations
@@ -10,10 +11,26 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import MODEL_MAPPING, PreTrainedModel
 
 _made: WeakKeyDictionary[nn.Module, PreTrainedModel] = WeakKeyDictionary()
 """Two tuners that are given one model share one completed backbone."""
+
+
+def base_of(model: PreTrainedModel) -> PreTrainedModel:
+    """A model's base model; where its class keeps the parts of one side by side (T5), one around these parts."""
+    base: PreTrainedModel = model.base_model
+    kind = MODEL_MAPPING.get(type(model.config), None)
+    if base is not model or not isinstance(kind, type) or isinstance(model, kind):
+        return base
+    if model not in _made:
+        with torch.device("meta"):
+            whole: PreTrainedModel = kind(model.config)
+        if not whole._modules.keys() <= model._modules.keys():
+            return base  # an encoder alone
+        whole._modules.update({name: model._modules[name] for name in whole._modules})
+        _made[model] = whole.train(model.training)
+    return _made[model]
 
 
 def completed(base: PreTrainedModel) -> tuple[PreTrainedModel, frozenset[str]]:

@@ -17,10 +17,12 @@ import torch
 import transformers
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from petune.errors import BackboneError
 from petune.methods.base import AdapterLayer
 from petune.model.backbone import Backbone, quiet, shell_config
+from petune.model.outputs import around, outputs_of
 
 
 class Shell:
@@ -28,7 +30,8 @@ class Shell:
 
     `model` is a true `AutoModelFor...` instance whose backbone modules are the shared ones. `head` holds the modules
     that belong to the adapter: all parameters outside of the backbone, and parts inside of it that the checkpoint
-    lacked (`overlays`, path -> module), which act at their place without touching the shared module.
+    lacked (`overlays`, path -> module), which act at their place without touching the shared module. The `lm_head` of
+    a language model's checkpoint is the backbone's (see `outputs`), so there the head is empty.
     """
 
     def __init__(self, backbone: Backbone, auto_class: str, config: dict[str, Any], *, private: bool = False) -> None:
@@ -45,30 +48,53 @@ class Shell:
         self.backbone = backbone
         self.model = _on_meta(backbone, auto_class, config)
         self._takes = frozenset(inspect.signature(self.model.forward).parameters)
-        base = self.base
-        missing = {name for name, _ in base.named_parameters() if name in backbone.missing}
-        parts = dict(_largest(base, missing))
-        self.outside = {
-            name: child
-            for name, child in self.model.named_children()
-            if child is not base and next(child.parameters(), None) is not None
-        }
+        own = self.model.base_model
+        missing = {name for name, _ in own.named_parameters() if name in backbone.missing}
+        parts = dict(_largest(own, missing))
+        self.outputs = outputs_of(backbone, self.model)
+        rim = around(self.model, backbone.model)
+        self.outside = {name: child for name, child in rim.items() if name not in self.outputs.modules}
         self._materialise([*self.outside.values(), *parts.values()])
-        _graft(base, backbone.model)
+        _graft(own, backbone.model)
+        if own is not self.model:
+            own.config = backbone.model.config
+        self._surround(private)
         if private:
             for path, part in parts.items():
-                base.set_submodule(path, part)
+                own.set_submodule(path, part)
         self.overlays = {} if private else {path: Overlay(part) for path, part in parts.items()}
 
     @property
     def base(self) -> nn.Module:
-        """The shell's own base model object; its children are the shared ones."""
-        return self.model.base_model
+        """The shell's own base model object, whose children are the shared ones; T5's language model has no such
+        object, only the children, so there it is the backbone's."""
+        own = self.model.base_model
+        return self.backbone.model if own is self.model else own
+
+    @property
+    def prefix(self) -> str:
+        """What stands before the backbone's names in the shell, such as `bert`; empty for T5's language model."""
+        return "" if self.model.base_model is self.model else self.model.base_model_prefix
+
+    def _surround(self, private: bool) -> None:
+        """Puts in what the backbone holds around its base model; in a private copy that learns like a head."""
+        found = self.outputs
+        for name, child in found.modules.items():
+            self.model._modules[name] = child
+        self.model._buffers.update(found.buffers)
+        if found.generation is not None:
+            self.model.generation_config = copy.deepcopy(found.generation)
+        if private:
+            learnt = {name.partition(".")[0] for name in found.untied}
+            self.outside = {**self.outside, **{name: found.modules[name] for name in sorted(learnt)}}
 
     def _materialise(self, parts: list[nn.Module]) -> None:
         """Gives the head memory and first weights. The rest is on meta still, where initialising would do nothing."""
         for part in parts:
             part.to_empty(device=self.backbone.device)
+        for name, buffer in self.model._buffers.items():
+            if buffer is not None and buffer.is_meta:  # BART's bias on its logits
+                self.model._buffers[name] = torch.zeros_like(buffer, device=self.backbone.device)
         own = {module for part in parts for module in part.modules()}
         for module in self.model.modules():
             if not own.isdisjoint(module.modules()):  # a module above a part may be the one that knows its spread
@@ -80,8 +106,8 @@ class Shell:
 
     def head(self) -> dict[str, nn.Parameter]:
         """The head's parameters by their name in the shell, such as `classifier.weight` or `bert.pooler.dense.bias`."""
-        prefix = self.model.base_model_prefix
-        parts = [*self.outside.items(), *((f"{prefix}.{path}", layer.part) for path, layer in self.overlays.items())]
+        dotted = f"{self.prefix}." if self.prefix else ""
+        parts = [*self.outside.items(), *((dotted + path, layer.part) for path, layer in self.overlays.items())]
         return {f"{name}.{inner}": p for name, part in parts for inner, p in part.named_parameters()}
 
     def head_module(self) -> nn.ModuleList:
@@ -89,8 +115,16 @@ class Shell:
         return nn.ModuleList([*self.outside.values(), *self.overlays.values()])
 
     def inputs(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """What of a batch the shell's forward takes by name; a key-value cache, which no head needs, is turned off."""
+        """What of a batch the shell's forward takes by name; a key-value cache, which no head needs, is turned off.
+
+        A sequence-to-sequence language model that is given no `decoder_input_ids` reads its targets, shifted:
+        `decoder_labels` where there are any, else its own input (as transformers' classifiers do).
+        """
         taken = {name: value for name, value in given.items() if name in self._takes}
+        shifted = getattr(self.model, "prepare_decoder_input_ids_from_labels", None)
+        targets = given.get("decoder_labels", given.get("input_ids"))
+        if shifted is not None and targets is not None and "decoder_input_ids" not in taken:
+            taken["decoder_input_ids"] = shifted(labels=targets)
         return {"use_cache": False, **taken} if "use_cache" in self._takes else taken
 
     def supplied(self) -> PreTrainedModel:
@@ -100,8 +134,21 @@ class Shell:
         """
         twin = copy.copy(self.model)
         twin.__dict__["_modules"] = dict(self.model._modules)
-        twin._modules[self.model.base_model_prefix] = _Supplied(self.base)
+        stands = [self.prefix] if self.prefix else ["encoder", "decoder"]
+        kind = _Supplied if self.prefix else _SuppliedStack
+        twin._modules.update({name: kind(self.base) for name in stands})
         return twin
+
+    def call(self, given: Mapping[str, Any]) -> Call:
+        """The arguments with which the shell calls its backbone on this batch."""
+        if not self.prefix:  # T5's language model calls no base model, but takes what one takes
+            return Call((), self.inputs(given))
+        try:
+            with supplying(None):
+                self.supplied()(**self.inputs(given))
+        except Captured as captured:
+            return captured.call
+        raise AssertionError(f"{type(self.model).__name__} did not call its backbone")
 
 
 class Overlay(AdapterLayer):
@@ -165,9 +212,27 @@ class _Supplied(nn.Module):
         return output
 
 
+class _SuppliedStack(_Supplied):
+    """The same for one stack of a model that keeps its encoder and decoder side by side."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        output = super().forward(*args, **kwargs)
+        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=output.last_hidden_state)
+
+
+_ENCODERS = transformers.MODEL_FOR_MASKED_LM_MAPPING
+"""Architectures that learn by filling gaps; transformers would run them as decoders, which none was trained as."""
+
+
 def _on_meta(backbone: Backbone, auto_class: str, changes: dict[str, Any]) -> PreTrainedModel:
     """The task's class without memory."""
     config = shell_config(backbone, changes)
+    if auto_class == "AutoModelForCausalLM" and type(config) in _ENCODERS and not getattr(config, "is_decoder", False):
+        raise BackboneError(
+            f"A {backbone.model_type!r} reads a text from both sides, so it cannot write one.",
+            expected="The task needs a decoder such as GPT-2, Llama or Qwen.",
+            fix="Choose another backbone; for T5 and BART, task='seq2seq-lm'.",
+        )
     try:
         with quiet(), torch.device("meta"):
             model: PreTrainedModel = getattr(transformers, auto_class).from_config(config)
@@ -190,7 +255,6 @@ def _graft(base: nn.Module, shared: nn.Module) -> None:
         base._parameters[name] = shared._parameters[name]
     for name in set(base._buffers) & set(shared._buffers):
         base._buffers[name] = shared._buffers[name]
-    base.config = shared.config
 
 
 def _largest(base: nn.Module, missing: set[str]) -> Iterator[tuple[str, nn.Module]]:
