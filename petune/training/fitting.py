@@ -65,17 +65,14 @@ def fit(
         say(data.notices)
     before = bank.remove(name) if name in bank.residents else None
     try:
-        seed_everything(config.seed)
-        adapter = Adapter.make(backbone, name, start.method if start else method, data.task)
-        if start is not None:
-            adapter.load(start.layers, start.head)
+        adapter = fresh(backbone, name, data.task, method, start, config.seed)
         reside(bank, adapter)
         report = loop.train(
             Learner(bank, adapter), data.task, tokenizer, data.train, data.evaluation, config,
             resume=resume, callbacks=callbacks, identity={"backbone": fingerprint(backbone)},
         )  # fmt: skip
     except TrainingError:
-        keep(Fitted(_settled(bank, adapter, data, config, None), None))
+        keep(Fitted(_settle(bank, adapter, data, config, None), None))
         raise
     except BaseException:
         if name in bank.residents:
@@ -86,7 +83,7 @@ def fit(
             keep(None)  # what was put into modules was taken out for good
         raise
     report.notices[:0] = data.notices
-    keep(Fitted(_settled(bank, adapter, data, config, report), report))
+    keep(Fitted(_settle(bank, adapter, data, config, report), report))
 
 
 def plan(backbone: Backbone, task: Task, method: Method, tokenizer: Any, data: Any, config: TrainConfig) -> Plan:
@@ -108,10 +105,25 @@ def reside(bank: Bank, adapter: Adapter) -> None:
         bank.add(adapter)
 
 
-def _settled(bank: Bank, adapter: Adapter, data: Prepared, config: TrainConfig, report: TrainReport | None) -> Adapter:
+def fresh(backbone: Backbone, name: str, task: Task, method: Method, start: Start | None, seed: int) -> Adapter:
+    """An adapter whose first weights come from the seed, or are those to start from."""
+    seed_everything(seed)
+    adapter = Adapter.make(backbone, name, start.method if start else method, task)
+    if start is not None:
+        adapter.load(start.layers, start.head)
+    return adapter
+
+
+def settled(adapter: Adapter, data: Prepared, config: TrainConfig, report: TrainReport | None) -> Adapter:
     """The adapter to keep: AdaLoRA is a LoRA from here on."""
-    settled = adapter.settled()
-    settled.facts.update(facts_of(adapter, data.facts, config, report.best if report else {}))
-    if settled.method.residence != "private":
-        bank.settle(settled)
-    return settled
+    made = adapter.settled()
+    made.facts.update(facts_of(adapter, data.facts, config, report.best if report else {}))
+    return made
+
+
+def _settle(bank: Bank, adapter: Adapter, data: Prepared, config: TrainConfig, report: TrainReport | None) -> Adapter:
+    """The settled adapter, resident in place of the one that was trained."""
+    made = settled(adapter, data, config, report)
+    if made.method.residence != "private":
+        bank.settle(made)
+    return made

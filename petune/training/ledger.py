@@ -108,6 +108,10 @@ class Ledger:
         """Call after an evaluation or a checkpoint, so that it does not count against the speed."""
         self._since = time.perf_counter()
 
+    def leave_out(self, seconds: float) -> None:
+        """Time in which this run waited for another does not count against its speed."""
+        self._since += seconds
+
     def _check(self) -> None:
         unseen = [entry for entry in self._entries if entry.loss is None]
         if not unseen:

@@ -1,32 +1,38 @@
-"""THE training loop: one page, read top to bottom. It never asks which method it has."""
+"""THE training loop: one page, read top to bottom. It never asks which method it has, nor how many adapters.
+
+A joint fit is the same loop with several runs. Each forward of the backbone takes the next micro-batch of every run
+that is not over; batches, optimizer, schedule, selection and report are each run's own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+import functools
+import operator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
+from accelerate import Accelerator
 from accelerate.utils import set_seed
-from torch import nn
+from torch import Tensor
 
 from petune.config import TrainConfig
 from petune.errors import TrainingError
 from petune.methods.base import Progress
+from petune.model.joint import logits_together
 from petune.tasks.base import Example, Task
 from petune.training.accelerating import accelerating, prepared
-from petune.training.batches import Course, PlannedStep
-from petune.training.callbacks import Callback, HistoryWriter
-from petune.training.class_weight import class_weights
+from petune.training.batches import MicroBatch
+from petune.training.callbacks import Callback
 from petune.training.conclusion import conclude
 from petune.training.memory import MemoryMeter
 from petune.training.optimizer import make_optimizer, rate_share, set_rate
-from petune.training.progress import make_progress
 from petune.training.report import TrainReport
 from petune.training.resume import go_on, save_if_due
 from petune.training.run import Run
-from petune.training.selection import Selection, make_selection, refuse_without_evaluation
+from petune.training.trainee import Trainee, agreed, refuse_several_processes
+from petune.training.watching import watchers
 
 if TYPE_CHECKING:
     from petune.model.learner import Learner
@@ -44,74 +50,147 @@ def train(
     callbacks: Sequence[Callback] = (),
     identity: Mapping[str, Any] | None = None,
 ) -> TrainReport:
-    """Trains the learner in place.
-
-    The seed is set here once more (the Tuner has set it before the adapter was built), per process, so dropout is the
-    same whatever happened in between.
+    """Trains one learner in place; the arguments are those of `Trainee`.
 
     Args:
-        examples: encoded rows with labels; under several processes each holds all of them.
-        eval_examples: evaluated at the end of each epoch; None: no evaluation, no early stop, no best adapter.
         resume: None, `"auto"` (the newest whole checkpoint of `output_dir`, if any) or a path.
-        callbacks: watch the run on the main process.
-        identity: further facts that a checkpoint must agree on, such as the backbone's fingerprint.
 
     Raises:
         TrainingError: no rows, or a figure became non-finite; the learner then holds its last good state.
         CheckpointError: `resume` means no checkpoint of this run.
         ConfigError: knobs that contradict each other or the data.
     """
-    selection = _checked(task, examples, eval_examples, config)
-    weights = class_weights(task, examples, config)
-    peak = config.learning_rate or learner.method.learning_rate
-    dropout, checkpointing = config.backbone_dropout, config.gradient_checkpointing
+    alone = Trainee(learner, task, tokenizer, examples, eval_examples, config, callbacks, identity or {})
+    (outcome,) = train_together([alone], resume=resume)
+    if isinstance(outcome, TrainingError):
+        raise outcome
+    return outcome
+
+
+def train_together(
+    trainees: Sequence[Trainee], *, resume: str | Path | None = None
+) -> list[TrainReport | TrainingError]:
+    """Trains every learner in place, each as it would be trained alone; what each came to, in their order.
+
+    The seed is set here once more (it was set before each adapter was built), per process, so dropout is the same
+    whatever happened in between. Several learners draw their dropout from the first one's seed.
+
+    Raises:
+        TrainingError, CheckpointError, ConfigError: as `train`. A figure that is not finite ends its own run only, and
+            its error is returned.
+    """
+    config, checked = agreed(trainees), [trainee.checked() for trainee in trainees]
     with ExitStack() as stack:
         accelerator = stack.enter_context(accelerating(config))
-        learner.place(accelerator.device)
-        stack.enter_context(learner.fitting(backbone_dropout=dropout, gradient_checkpointing=checkpointing))
-        optimizer = make_optimizer(learner, config, peak)
-        model, optimizer = stack.enter_context(prepared(accelerator, learner, optimizer))
+        refuse_several_processes(accelerator, trainees)
+        for trainee in trainees:
+            trainee.learner.place(accelerator.device)
+        wrapped = [stack.enter_context(_fitting(trainee, trainees, accelerator)) for trainee in trainees]
         set_seed(config.seed, device_specific=True)
-        meter, course = MemoryMeter(accelerator.device), Course(task, examples, config, accelerator.num_processes)
-        run = Run(
-            learner, tokenizer, course, eval_examples,
-            peak=peak, selection=selection, class_weights=weights, accelerator=accelerator, meter=meter,
-            callbacks=[*_own_callbacks(config, meter), *callbacks], more_identity=identity or {},
-        )  # fmt: skip
-        go_on(run, resume, optimizer)
-        with run.watched():
-            for step in run.steps_left():
-                take_step(run, step, model, optimizer)
-                if step.ends_epoch:
-                    run.end_epoch()
-                save_if_due(run, optimizer)
-                if run.is_over:
-                    break
-            conclude(run)
-        return run.report()
+        meter = MemoryMeter(accelerator.device)
+        runs = [
+            Run(trainee, known, accelerator, meter, *pair, watching)
+            for trainee, known, pair, watching in zip(
+                trainees, checked, wrapped, watchers(trainees, meter), strict=True
+            )
+        ]
+        go_on(runs, resume)
+        for run in runs:
+            stack.callback(run.close)
+        for run in runs:
+            run.start()
+        going = runs
+        while going := [run for run in going if not _is_concluded(run)]:
+            for run in forward_and_backward(going):
+                with run.guarded():
+                    take_step(run)
+                    with _pausing(other for other in going if other is not run):
+                        if run.planned.ends_epoch:
+                            run.end_epoch()
+                        save_if_due(run)
+        return [run.outcome for run in runs if run.outcome is not None]
 
 
-def take_step(run: Run, step: PlannedStep, model: nn.Module, optimizer: Any) -> None:
-    """One optimizer step: forward and backward for each micro-batch, clip, update, and the method's own touch."""
-    learner, task, config, accelerator = run.learner, run.task, run.config, run.accelerator
+@contextmanager
+def _fitting(trainee: Trainee, trainees: Sequence[Trainee], accelerator: Accelerator) -> Iterator[tuple[Any, Any]]:
+    """A learner in the state in which it learns; it and its optimizer as Accelerate wraps them."""
+    learner, config, beside = trainee.learner, trainee.config, [other.learner for other in trainees]
+    with learner.fitting(
+        backbone_dropout=config.backbone_dropout, gradient_checkpointing=config.gradient_checkpointing, beside=beside
+    ):
+        optimizer = make_optimizer(learner, config, trainee.peak)
+        with prepared(accelerator, learner, optimizer) as wrapped:
+            yield wrapped
+
+
+def _is_concluded(run: Run) -> bool:
+    """Whether a run is over; the first time it is, its end is drawn up."""
+    if run.is_over:
+        if run.failure is None:
+            with run.guarded():
+                conclude(run)
+        run.close(run.failure or run.report())
+    return run.is_over
+
+
+@contextmanager
+def _pausing(others: Iterator[Run]) -> Iterator[None]:
+    """What one run does for itself alone is no training time of the others."""
+    with ExitStack() as stack:
+        for other in others:
+            stack.enter_context(other.paused())
+        yield
+
+
+def forward_and_backward(runs: Sequence[Run]) -> list[Run]:
+    """The next micro-batch of each run, through one forward and one backward; the runs whose step is then due."""
+    batches = [run.next_batch() for run in runs]
+    accelerator, model = runs[0].accelerator, runs[0].model
+    # Only a run that is alone has several processes, which exchange gradients when its step is due.
+    with nullcontext() if batches[0].last else accelerator.no_sync(model):
+        shares = [_share(*each) for each in zip(runs, batches, _logits(runs, batches), strict=True)]
+        accelerator.backward(functools.reduce(operator.add, shares))
+    return [run for run, batch in zip(runs, batches, strict=True) if batch.last]
+
+
+def _logits(runs: Sequence[Run], batches: Sequence[MicroBatch]) -> list[Tensor]:
+    """The logits of each run's batch; those of several runs come from one forward of the backbone."""
+    if len(runs) == 1:
+        return [runs[0].model(**batches[0].inputs)]
+    with runs[0].accelerator.autocast():
+        answers = logits_together([run.learner for run in runs], [batch.inputs for batch in batches])
+    for run, answer in zip(runs, answers, strict=True):
+        run.positions_here += answer.added
+    return [_cut(answer.logits, batch.labels) for answer, batch in zip(answers, batches, strict=True)]
+
+
+def _cut(logits: Tensor, labels: Tensor) -> Tensor:
+    """Logits per piece without those of the positions that only stacking has added."""
+    return logits[:, : labels.shape[1]] if logits.dim() == 3 else logits
+
+
+def _share(run: Run, batch: MicroBatch, logits: Tensor) -> Tensor:
+    """What a micro-batch adds to the loss of its step, the method's penalty included."""
+    config, method = run.config, run.learner.method
+    summed = run.task.loss(
+        logits.float(), batch.labels, label_smoothing=config.label_smoothing, class_weight=run.class_weight
+    )
+    share = summed / max(run.planned.items, 1)  # of the whole step's mean, whatever forward or process it is in
+    run.loss += share.detach()
+    run.meter.sample()
+    penalty = method.penalty(run.learner.layers) if batch.last else None
+    # Gradients are averaged over the processes: times their number makes it the sum of the shares.
+    whole = share * run.accelerator.num_processes
+    return whole if penalty is None else whole + penalty
+
+
+def take_step(run: Run) -> None:
+    """One optimizer step with the gradients that are there: clip, update, and the method's own touch."""
+    learner, config, accelerator, optimizer = run.learner, run.config, run.accelerator, run.optimizer
     run.rate = run.peak * rate_share(run.step, run.course.total, config)
     set_rate(optimizer, run.rate)
-    loss = torch.zeros((), device=accelerator.device)
-    for batch in run.micro_batches(step):
-        with nullcontext() if batch.last else accelerator.no_sync(model):
-            logits = model(**batch.inputs).float()
-            summed = task.loss(
-                logits, batch.labels, label_smoothing=config.label_smoothing, class_weight=run.class_weight
-            )
-            share = summed / max(step.items, 1)  # of the whole step's mean, whatever forward or process it is in
-            run.meter.sample()
-            penalty = learner.method.penalty(learner.layers) if batch.last else None
-            # Gradients are averaged over the processes: times their number makes it the sum of the shares.
-            whole = share * accelerator.num_processes
-            accelerator.backward(whole if penalty is None else whole + penalty)
-        loss += share.detach()
     norm = accelerator.clip_grad_norm_(learner.parameters(), config.max_grad_norm or float("inf"))
-    run.enter(step.tokens, accelerator.reduce(loss), norm)
+    run.enter(run.planned.tokens, accelerator.reduce(run.loss), norm)
     optimizer.step()
     if optimizer.step_was_skipped:  # fp16 leaves out a step whose gradients overflowed, and lowers its scale
         run.ledger.skipped(accelerator.scaler.get_scale(), run.step + 1, run.rate)
@@ -119,26 +198,3 @@ def take_step(run: Run, step: PlannedStep, model: nn.Module, optimizer: Any) -> 
     learner.method.after_step(learner.layers, Progress(run.step + 1, run.course.total))
     optimizer.zero_grad(set_to_none=True)
     run.step_is_done()
-
-
-def _checked(
-    task: Task, examples: Sequence[Example], eval_examples: Sequence[Example] | None, config: TrainConfig
-) -> Selection | None:
-    """What can be refused before anything is computed: no rows, and figures that no evaluation will give."""
-    for what, rows in (("train on", examples), ("evaluate", eval_examples)):
-        if rows is not None and not len(rows):
-            raise TrainingError(f"There are no rows to {what}.", expected="At least one.", fix="Check the data.")
-    if eval_examples is None:
-        refuse_without_evaluation(config)
-        return None
-    from petune.metrics.base import compute  # imports evaluate, which takes seconds
-
-    # A rehearsal with perfect answers: a metric that is unknown or fails is told now and not after an epoch.
-    truth = task.references(eval_examples)
-    figures = compute((*task.default_metrics(), *config.metrics), truth, truth, task.labels)
-    return make_selection(config, task.headline(), {*figures, "loss"})
-
-
-def _own_callbacks(config: TrainConfig, meter: MemoryMeter) -> list[Callback]:
-    writer = [HistoryWriter(Path(config.output_dir))] if config.output_dir is not None else []
-    return [*writer, *([make_progress(meter)] if config.progress == "auto" else [])]

@@ -8,7 +8,7 @@ adapter. There is no DataLoader, so nothing else draws from these generators.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Tensors = dict[str, Tensor]
 
 
-def save_if_due(run: Run, optimizer: Any) -> None:
+def save_if_due(run: Run) -> None:
     """Writes a checkpoint every `save_every` steps and at the end of the run. Every process must call it.
 
     Raises:
@@ -44,7 +44,7 @@ def save_if_due(run: Run, optimizer: Any) -> None:
     run.settle()
     with run.watch.a_break():
         require_finite(run.learner.parameters(), run.step, run.rate)
-        tensors, training = capture_training(run.learner, optimizer, run.best_state, run.accelerator)
+        tensors, training = capture_training(run.learner, run.optimizer, run.best_state, run.accelerator)
         if run.accelerator.is_main_process:
             folder = Path(str(run.config.output_dir))
             storage.write(folder, run.step, tensors, _state(run, training), keep_last=run.config.keep_last)
@@ -52,18 +52,30 @@ def save_if_due(run: Run, optimizer: Any) -> None:
     run.ledger.restart_clock()
 
 
-def go_on(run: Run, resume: str | Path | None, optimizer: Any) -> None:
-    """Continues from the checkpoint that `resume` means; without one the run starts afresh.
+def go_on(runs: Sequence[Run], resume: str | Path | None) -> None:
+    """Continues each run from the checkpoint that `resume` means; without one it starts afresh.
+
+    Several runs share the random generators, so these go on from where the one that came the farthest has left them.
 
     Raises:
         CheckpointError: no such checkpoint, a damaged one, or one of another run (with the differences).
     """
+    states = []
+    for run in runs:
+        _go_on(run, resume)
+        forwards = run.step * run.config.gradient_accumulation_steps
+        states.append((forwards, random_state(run.accelerator.device)))
+    if len(runs) > 1:
+        set_random_state(*max(states, key=lambda state: state[0])[1])
+
+
+def _go_on(run: Run, resume: str | Path | None) -> None:
     checkpoint = find(resume, run.config.output_dir, saves=run.config.save_every is not None)
     if checkpoint is None:
         return
     kept = checkpoint.state
     refuse_other_run(kept["identity"], identity_of(run), checkpoint.path)
-    best = reinstate_training(checkpoint, run.learner, optimizer, run.accelerator)
+    best = reinstate_training(checkpoint, run.learner, run.optimizer, run.accelerator)
     run.step, run.history, run.rate = kept["step"], kept["history"], kept["learning_rate"]
     run.tokens, run.real_here, run.positions_here = kept["tokens"]
     run.watch.go_on_from(kept["seconds"])

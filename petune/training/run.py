@@ -3,102 +3,104 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
 from petune.errors import TrainingError
-from petune.tasks.base import Example
 from petune.training.batches import Course, MicroBatch, PlannedStep, length_of, micro_batches
 from petune.training.callbacks import Callback, Row, RunStart
 from petune.training.evaluation import evaluate
 from petune.training.ledger import DivergedError, Ledger, Stopwatch, require_finite
 from petune.training.memory import MemoryMeter
 from petune.training.report import EVAL, TrainReport
-from petune.training.selection import Selection
-
-if TYPE_CHECKING:
-    from petune.model.learner import Learner
+from petune.training.trainee import Checked, Trainee
 
 
 class Run:
     """The state of one training run.
 
     Args:
-        learner: bare; what is wrapped for several processes is the loop's business.
-        course: the plan of the rows, with task and configuration.
-        eval_examples: rows for the evaluation at the end of each epoch, or None.
-        peak: the largest learning rate.
-        selection: which evaluation is the best; None without evaluations.
-        class_weights: label -> weight, in class order.
-        callbacks: called on the main process only.
-        more_identity: further facts that a checkpoint must agree on.
+        trainee: its learner is bare; what is wrapped for several processes is `model`.
+        checked: how the best evaluation is found, and the weights of the classes.
+        meter: of the whole process.
+        model, optimizer: as Accelerate prepared them.
+        own: what petune itself watches with; all watchers are called on the main process only.
     """
 
     def __init__(
         self,
-        learner: Learner,
-        tokenizer: Any,
-        course: Course,
-        eval_examples: Sequence[Example] | None,
-        *,
-        peak: float,
-        selection: Selection | None,
-        class_weights: dict[str, float] | None,
+        trainee: Trainee,
+        checked: Checked,
         accelerator: Accelerator,
         meter: MemoryMeter,
-        callbacks: Sequence[Callback],
-        more_identity: Mapping[str, Any],
+        model: Any,
+        optimizer: Any,
+        own: Sequence[Callback] = (),
     ) -> None:
-        self.learner, self.tokenizer, self.course, self.eval_examples = learner, tokenizer, course, eval_examples
-        self.task, self.config, self.selection = course.task, course.config, selection
-        self.accelerator, self.meter, self.more_identity = accelerator, meter, more_identity
-        self.callbacks = list(callbacks) if accelerator.is_main_process else []
-        self.class_weights = class_weights
-        device = accelerator.device
-        self.class_weight = torch.tensor(list(class_weights.values()), device=device) if class_weights else None
-        self.peak = peak
+        self.learner, self.task, self.tokenizer = trainee.learner, trainee.task, trainee.tokenizer
+        self.config, self.peak, self.more_identity = trainee.config, trainee.peak, trainee.identity
+        self.eval_examples = trainee.eval_examples
+        self.course = Course(trainee.task, trainee.examples, trainee.config, accelerator.num_processes)
+        self.selection, self.class_weights = checked
+        self.accelerator, self.meter, self.model, self.optimizer = accelerator, meter, model, optimizer
+        self.callbacks = [*own, *trainee.callbacks] if accelerator.is_main_process else []
+        device, weights = accelerator.device, checked.class_weights
+        self.class_weight = torch.tensor(list(weights.values()), device=device) if weights else None
         self.step, self.rate = 0, 0.0
         self.tokens = self.real_here = self.positions_here = 0
         self.history: list[Row] = []
-        self.notices: list[str] = []
-        self.good, self.good_step = learner.state(), 0
+        self.notices: list[str] = list(trainee.notices)
+        self.good, self.good_step = self.learner.state(), 0
         self._unproven: tuple[dict[str, Tensor], int] | None = None
         """The last epoch's weights: finite, but nobody has seen a loss of theirs yet."""
         self.ledger, self.watch = Ledger(device, scaled=accelerator.scaler is not None), Stopwatch()
+        self._ahead = self._batches()
+        self.planned: PlannedStep
+        self.loss: Tensor
+        """What the micro-batches of the planned step have added up to."""
+        self.failure: TrainingError | None = None
+        self.outcome: TrainReport | TrainingError | None = None
+        self._is_open = True
 
     @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Tells the watchers of start and end; a figure that is not finite puts the last good adapter back.
-
-        Raises:
-            TrainingError: in place of a `DivergedError`.
-        """
-        report = None
+    def guarded(self) -> Iterator[None]:
+        """A figure that is not finite puts the last good adapter back and ends this run, and no other."""
         try:
-            self.start()
             yield
-            report = self.report()
         except DivergedError as error:
             self.learner.restore(self.good)
-            raise TrainingError(
+            self.failure = TrainingError(
                 f"{error.what} at step {error.step} of {self.course.total} (learning rate {error.rate:.3g}).",
                 expected=f"The learner holds its last good state again, that of step {self.good_step}.",
                 fix=f"Lower the learning rate, for example to {self.peak / 3:.1g}, and look for odd rows.",
-            ) from None
-        finally:
+            )
+
+    def close(self, outcome: TrainReport | TrainingError | None = None) -> None:
+        """Tells the watchers of the end, once; without an outcome it was broken off."""
+        if self._is_open:
+            self._is_open, self.outcome = False, outcome
             for callback in self.callbacks:
-                callback.on_end(report)
+                callback.on_end(outcome if isinstance(outcome, TrainReport) else None)
 
-    def steps_left(self) -> Iterator[PlannedStep]:
-        """The steps still to do; none for a run that was resumed at its end."""
-        return iter(()) if self.is_over else self.course.after(self.step)
+    def next_batch(self) -> MicroBatch:
+        """What this run gives to the next forward; `planned` is the step that it belongs to."""
+        self.planned, batch = next(self._ahead)
+        return batch
 
-    def micro_batches(self, step: PlannedStep) -> Iterator[MicroBatch]:
+    def _batches(self) -> Iterator[tuple[PlannedStep, MicroBatch]]:
+        """All micro-batches that are still to do, when it is first asked."""
+        for step in self.course.after(self.step):
+            self.loss = torch.zeros((), device=self.accelerator.device)
+            for batch in self._micro_batches(step):
+                yield step, batch
+
+    def _micro_batches(self, step: PlannedStep) -> Iterator[MicroBatch]:
         """This process's share of a step; counts what is padding on the way."""
         accelerator = self.accelerator
         rows = [row for ranks in step.micro for row in ranks[accelerator.process_index]]
@@ -142,10 +144,18 @@ class Run:
                 self._evaluate_and_select()
         self.ledger.restart_clock()
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time that goes to another run counts neither as training time nor against the speed."""
+        began = time.perf_counter()
+        with self.watch.a_break():
+            yield
+        self.ledger.leave_out(time.perf_counter() - began)
+
     @property
     def is_over(self) -> bool:
-        """Whether patience has run out, or the last step is done."""
-        return self.stopped_early or self.step >= self.course.total
+        """Whether patience has run out, the last step is done, or a figure was not finite."""
+        return self.failure is not None or self.stopped_early or self.step >= self.course.total
 
     @property
     def stopped_early(self) -> bool:

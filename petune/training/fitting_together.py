@@ -1,0 +1,189 @@
+"""Several fits at once, from data to adapters that have settled: the backbone runs once for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from petune.config import TrainConfig
+from petune.data.preparing import Prepared, prepare
+from petune.errors import AdapterError, BackboneError, TrainingError
+from petune.lookup import name_of
+from petune.methods.base import Method
+from petune.model.adapter import Adapter
+from petune.model.backbone import Backbone
+from petune.model.bank import Bank
+from petune.model.learner import Learner
+from petune.storage.packing import fingerprint
+from petune.tasks.base import Task
+from petune.training.fitting import Fitted, fresh, settled
+from petune.training.loop import train_together
+from petune.training.progress import say
+from petune.training.report import TrainReport
+from petune.training.starting import Start
+from petune.training.trainee import Trainee
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One fit of several.
+
+    Args:
+        name: of the adapter.
+        label: for messages; no two fits have the same.
+        start: the task, method and weights that the new adapter starts from.
+        keep: called with what is good, once all have ended.
+    """
+
+    backbone: Backbone
+    name: str
+    label: str
+    task: Task
+    method: Method
+    tokenizer: Any
+    train: Any
+    eval_data: Any
+    config: TrainConfig
+    start: Start | None
+    callbacks: Sequence[Any]
+    keep: Callable[[Fitted], None]
+
+
+def fit_together(fits: Sequence[Fit], *, resume: str | None) -> None:
+    """Reads all data, builds every adapter under its own seed, trains them, and hands the settled ones to `keep`.
+
+    Until the last run has ended nothing is kept, so a fit that is broken off leaves everything as it was.
+
+    Raises:
+        AdapterError: a method that cannot share the backbone.
+        DataError, ConfigError, CheckpointError: as `Tuner.fit`.
+        TrainingError: some runs went wrong; everything that is good was kept, of those the last good adapter.
+    """
+    for one in fits:
+        _refuse_alone(one)
+        fingerprint(one.backbone)  # before anything is put into the backbone
+    data = [_prepared(one) for one in fits]
+    _say_once(fits, data)
+    bank = Bank(fits[0].backbone)  # of this fit alone: adapters of the same name do not meet
+    adapters: list[Adapter] = []
+    try:
+        for one, rows in zip(fits, data, strict=True):
+            adapters.append(fresh(one.backbone, one.name, rows.task, one.method, one.start, one.config.seed))
+            bank.add(adapters[-1].renamed(one.label))
+        learners = [Learner(bank, adapter.renamed(one.label)) for adapter, one in zip(adapters, fits, strict=True)]
+        outcomes = train_together(_trainees(fits, data, learners), resume=resume)
+    finally:
+        for name in list(bank.residents):
+            bank.remove(name)
+    for one, rows, adapter, outcome in zip(fits, data, adapters, outcomes, strict=True):
+        report = outcome if isinstance(outcome, TrainReport) else None
+        if report is not None:
+            report.notices[:0] = rows.notices
+        one.keep(Fitted(settled(adapter, rows, one.config, report), report))
+    _raise_failures(fits, outcomes)
+
+
+def _refuse_alone(one: Fit) -> None:
+    """Refuses a method that cannot share the backbone."""
+    method = one.start.method if one.start else one.method
+    if method.residence != "shared":
+        how = "trains a backbone of its own" if method.residence == "private" else "replaces modules of the backbone"
+        raise AdapterError(
+            f"{one.label!r} cannot be trained with others: the method {name_of('methods', method)!r} {how}.",
+            expected="In a joint fit all adapters act on one backbone, each on its own rows.",
+            fix="Fit it alone, with Tuner.fit.",
+        )
+
+
+def _prepared(one: Fit) -> Prepared:
+    """The data of one fit, and what is to be said of them."""
+    task = one.start.task if one.start else one.task
+    data = prepare(task, one.train, one.eval_data, one.tokenizer, one.backbone.positions, one.config.seed)
+    data.notices.extend(one.start.notices(one.method) if one.start else [])
+    return data
+
+
+def _say_once(fits: Sequence[Fit], data: Sequence[Prepared]) -> None:
+    """Prints each notice once, with the names of those that it is about unless it is about all."""
+    about: dict[str, list[str]] = {}
+    for one, rows in zip(fits, data, strict=True):
+        for notice in rows.notices if one.config.progress != "off" else ():
+            about.setdefault(notice, []).append(one.label)
+    say([notice if len(who) == len(fits) else f"{', '.join(who)}: {notice}" for notice, who in about.items()])
+
+
+def _trainees(fits: Sequence[Fit], data: Sequence[Prepared], learners: Sequence[Learner]) -> list[Trainee]:
+    """Who is trained on what."""
+    return [
+        Trainee(
+            learner, rows.task, one.tokenizer, rows.train, rows.evaluation, one.config, tuple(one.callbacks),
+            {"backbone": fingerprint(one.backbone)}, _notices(learner, learners, one.config), one.label,
+        )
+        for one, rows, learner in zip(fits, data, learners, strict=True)
+    ]  # fmt: skip
+
+
+def _notices(learner: Learner, learners: Sequence[Learner], config: TrainConfig) -> list[str]:
+    """What differs from a fit alone."""
+    if len(learners) == 1:
+        return []
+    said = [f"Trained together with {len(learners) - 1} other adapters: seconds and memory are those of all of them."]
+    own, lowest = learner.lowest_block, min((b for it in learners if (b := it.lowest_block) is not None), default=None)
+    if config.backbone_dropout and lowest != own and _drops(learner.adapter.shell.backbone):
+        alone = "none would" if own is None else f"those from {own} on would"
+        said.append(
+            f"The blocks from {lowest} on used the backbone's dropout, for another adapter acts there; {alone}."
+        )
+    return said
+
+
+def _drops(backbone: Backbone) -> bool:
+    """Whether the backbone has any dropout."""
+    knobs = backbone.model.config.to_dict().items()
+    return any("drop" in name and isinstance(value, float) and value > 0 for name, value in knobs)
+
+
+def _raise_failures(fits: Sequence[Fit], outcomes: Sequence[TrainReport | TrainingError]) -> None:
+    """One error for all runs that went wrong."""
+    wrong = [(one.label, it) for one, it in zip(fits, outcomes, strict=True) if isinstance(it, TrainingError)]
+    if len(wrong) == 1 == len(fits):
+        raise wrong[0][1]
+    if wrong:
+        raise TrainingError(
+            "\n".join([f"{len(wrong)} of {len(fits)} runs went wrong:", *(f"  {name}: {it}" for name, it in wrong)]),
+            expected="\nThe others went on to their ends; every tuner holds its last good adapter.",
+            fix="",
+        )
+
+
+def shared_backbone(backbones: Sequence[Backbone], labels: Sequence[str]) -> list[Backbone]:
+    """The backbone of each fit, all around one model.
+
+    Tuners that were given one model share it already. One that opened the same weights anew moves to the first one's.
+
+    Raises:
+        BackboneError: other weights, or the same ones in another precision, on another device or with another padding.
+    """
+    first = backbones[0]
+    return [_moved(first, labels[0], other, label) for other, label in zip(backbones, labels, strict=True)]
+
+
+def _moved(first: Backbone, first_label: str, other: Backbone, label: str) -> Backbone:
+    """The backbone itself where it is around the same model, else the first one in its place."""
+    if other.model is first.model:
+        return other
+    for what, of_first, of_other in (
+        ("architecture", first.model_type, other.model_type),
+        ("precision", first.dtype, other.dtype),
+        ("device", first.device, other.device),
+        ("pad piece", first.pad_token_id, other.pad_token_id),
+        ("weights", fingerprint(first), fingerprint(other)),
+    ):
+        if of_first != of_other:
+            raise BackboneError(
+                f"{first_label!r} and {label!r} have backbones of another {what}: {of_first} and {of_other}.",
+                expected="A joint fit trains adapters on one backbone.",
+                fix="Load the model once and pass it to every Tuner, or fit these adapters apart.",
+            )
+    return first
