@@ -69,6 +69,8 @@ def truncated(parts: Sequence[Factors], weights: Sequence[float], rank: int | No
     # Measured by the summands, not by the sum: where they cancel out, what is left over is rounding.
     size = sum(abs(w) * float(part.b.norm() * part.a.norm()) for part, w in zip(parts, weights, strict=True))
     true_rank = int((s > torch.finfo(torch.float32).eps * size).sum())
+    if not true_rank:
+        return Cut(Factors(both.b[:, :0], both.a[:0]), 0.0, 0.0)
     kept = true_rank if rank is None else min(rank, true_rank)
     whole, lost = float(s.square().sum()), float(s[kept:].square().sum())
     if rank is None and kept == both.rank:

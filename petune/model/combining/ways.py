@@ -129,7 +129,7 @@ def multiplied_out(
 ) -> Tensor:
     """What a way that prunes makes of one site: (d_out, d_in) float32, nothing of it compressed yet.
 
-    At most two matrices more than there are adapters are alive at a time, and three in all where no sign is elected.
+    At most two matrices more than there are adapters are alive at a time; three and a mask where no sign is elected.
     """
 
     way, total, changes = recipe.way, None, []
