@@ -48,6 +48,11 @@ class Own:
         return next(iter(self.tensors.values())).dtype
 
 
+def product(left: Tensor, right: Tensor) -> Tensor:
+    """left (B, T, N) times right (N, K) or (B, N, K) -> (B, T, K); what `matmul` does, without its detours."""
+    return torch.bmm(left, right) if right.dim() == left.dim() == 3 else torch.matmul(left, right)
+
+
 def add_product(y: Tensor, left: Tensor, right: Tensor, scale: float | Tensor = 1.0) -> Tensor:
     """y + scale · left right, written into y where nobody can tell.
 
@@ -64,7 +69,7 @@ def add_product(y: Tensor, left: Tensor, right: Tensor, scale: float | Tensor = 
         left, scale = (left * scale).to(right.dtype), 1.0
     graph = torch.is_grad_enabled() and (y.requires_grad or left.requires_grad or right.requires_grad)
     if graph or y.dtype != left.dtype or y.dim() != 3 or not y.is_contiguous():
-        change = torch.matmul(left, right)
+        change = product(left, right)
         return y + (change if isinstance(scale, float) and scale == 1.0 else change * scale).to(y.dtype)
     if right.dim() == 3:
         return y.baddbmm_(left, right, alpha=scale)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from petune.config import check, knobs
-from petune.methods._stacking import Own, add_product
+from petune.methods._stacking import Own, add_product, product
 from petune.methods.base import AdapterLayer, Method, Site
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -63,7 +63,7 @@ class BottleneckLayer(AdapterLayer):
         parallel, activation = own.options
         read = (x if parallel else y).to(own.dtype)
         # A padded unit has no weights: whatever its activation, nothing of it goes up.
-        inner = torch.matmul(read, own["down.weight"].mT) + own["down.bias"].unsqueeze(-2)
+        inner = product(read, own["down.weight"].mT) + own["down.bias"].unsqueeze(-2)
         inner = own.dropout(ACTIVATIONS[activation](inner))
         y = add_product(y, inner, own["up.weight"], own.scale)
         return y + (own["up.bias"].unsqueeze(-2) * own.scale).to(y.dtype)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from petune.config import check, knobs
-from petune.methods._stacking import Own, add_product
+from petune.methods._stacking import Own, add_product, product
 from petune.methods.base import AdapterLayer, Method, Site
 
 LINEAR_ROLES = ("query", "key", "value", "attention_output", "ffn_input", "ffn_output")
@@ -47,7 +47,7 @@ class LoRALayer(AdapterLayer):
     @staticmethod
     def routed(own: Own, x: Tensor, y: Tensor) -> Tensor:
         """x (B, T, d_in), y (B, T, d_out) -> (B, T, d_out); `lora_A` (R, d_in), `lora_B` (R, d_out) or one per row."""
-        down = torch.matmul(x.to(own.dtype), own["lora_A"].mT)
+        down = product(x.to(own.dtype), own["lora_A"].mT)
         return add_product(y, down, own["lora_B"], own.scale)
 
     def delta(self) -> Tensor:

@@ -104,6 +104,6 @@ def _refuse_packed(frame: Frame, found: Mapping[str, Seat | Adapter]) -> None:
         if frame.attends or not isinstance(it, Seat) or it.loose:
             raise RouteError(
                 f"The adapter {name!r} cannot be routed by token, or one beside it cannot.",
-                expected="LoRA and bottleneck adapters can; a prefix or a head part inside the backbone sees whole rows.",
+                expected="LoRA and bottleneck adapters can; a prefix, or a head part in the backbone, sees whole rows.",
                 fix="Give such an adapter rows of its own, with one route entry for each row.",
             )

@@ -115,8 +115,6 @@ class Frame:
 
     def layers(self, path: str) -> list[tuple[nn.Module, Tensor | None]]:
         """The layers that are called one by one at a site in this call, each with its rows."""
-        if not self._loose:
-            return []
         found = [(group.adapter.at(path), group.rows) for group in self._live]
         seated = {id(seat.adapter): seat.loose.get(path) for seat in self._seats if seat is not None and seat.loose}
         found += [(seated[id(g.adapter)], g.rows) for g in self.groups if id(g.adapter) in seated]
@@ -201,12 +199,12 @@ class Frame:
             RouteError: a per-row route at a site whose leading axis is not the batch.
         """
         for lane, own, rows in self.stacked(path):
-            if self._one is not None:
+            if self._one is not None or (rows is None and x.dim() == y.dim() == 3 and len(x) == len(y) == self.batch):
                 y = lane.layer.routed(own, x, y)
                 continue
             x_rows, y_rows = _with_tokens(self._by_row(path, x)), _with_tokens(self._by_row(path, y))
             y = _put(rows, functools.partial(lane.layer.routed, own), x_rows, y_rows).reshape(y.shape)
-        for layer, rows in self.layers(path):
+        for layer, rows in self.layers(path) if self._loose else ():
             if rows is None:
                 y = layer(x, y)
             else:
