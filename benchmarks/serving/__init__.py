@@ -1,0 +1,1 @@
+"""Serving many adapters on one backbone, measured beside peft: `python -m benchmarks.serving`."""
