@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from petune.combining import negate as negate
     from petune.config import TrainConfig as TrainConfig
     from petune.errors import PetuneError as PetuneError
+    from petune.joint import Job as Job
+    from petune.joint import fit_many as fit_many
     from petune.methods.adalora import AdaLoRA as AdaLoRA
     from petune.methods.bottleneck import Bottleneck as Bottleneck
     from petune.methods.full import Full as Full
@@ -37,6 +39,7 @@ _HOMES = {
     "Bottleneck": "petune.methods.bottleneck",
     "Full": "petune.methods.full",
     "Head": "petune.methods.head",
+    "Job": "petune.joint",
     "LoRA": "petune.methods.lora",
     "PetuneError": "petune.errors",
     "Prefix": "petune.methods.prefix",
@@ -44,6 +47,7 @@ _HOMES = {
     "TokenClassification": "petune.tasks.token_classification",
     "TrainConfig": "petune.config",
     "Tuner": "petune.tuner",
+    "fit_many": "petune.joint",
     "merge_adapters": "petune.combining",
     "negate": "petune.combining",
 }

@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("storage",),
     ("training",),
     ("tuner", "adapted"),
-    ("combining",),
+    ("combining", "joint"),
     ("cli",),
     ("__init__", "__main__"),
 )
