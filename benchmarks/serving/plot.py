@@ -9,7 +9,7 @@ from html import escape
 from typing import Any
 
 Curve = list[tuple[float, float]]
-WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 460, 330, 58, 66, 18, 48
+WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 460, 330, 68, 66, 18, 48
 """Of a panel, in pixels; the last four are its margins."""
 INK, PALE = "#1f2328", "#d8dee4"
 STYLES = {
@@ -77,7 +77,7 @@ def _legend(names: list[str]) -> Iterable[str]:
     x = float(LEFT)
     for name in names:
         colour, dashes = STYLES[name]
-        yield _line(x, 42, x + 22, 42, colour, f'stroke-width="2" stroke-dasharray="{dashes}"')
+        yield _line(x, 42, x + 22, 42, colour, _stroke(dashes))
         yield _text(x + 27, 46, name)
         x += 27 + 6.5 * len(name) + 14
 
@@ -86,9 +86,13 @@ def _curve(name: str, points: Curve) -> Iterable[str]:
     """The line, and a dot per point where there are few."""
     colour, dashes = STYLES[name]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    yield f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2" stroke-dasharray="{dashes}"/>'
+    yield f'<polyline points="{path}" fill="none" stroke="{colour}" {_stroke(dashes)}/>'
     if len(points) <= 8:
         yield from (f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in points)
+
+
+def _stroke(dashes: str) -> str:
+    return 'stroke-width="2"' + (f' stroke-dasharray="{dashes}"' if dashes else "")
 
 
 def _scale(low: float, high: float, start: float, end: float, logarithmic: bool) -> Callable[[float], float]:
