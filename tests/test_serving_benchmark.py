@@ -11,12 +11,14 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from benchmarks import machine
 from benchmarks.serving import __main__ as serving
 from benchmarks.serving import claims, generating, plot, routing, switching, tables, timing, traffic
 from benchmarks.serving.settings import Settings
-from tests.tiny import folder
+from petune import AdaptedModel
+from tests.tiny import config, folder, rows, tokenizer
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft's
 SIDE_BY_SIDE = ("routing", "distinct", "switching", "loading", "merging")
@@ -222,3 +224,63 @@ def test_a_result_grows_figure_by_figure(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert (tmp_path / "serving.json").stat().st_mtime_ns == written
     assert "no store" in capsys.readouterr().err
     assert torch.get_num_threads() == 1
+
+
+def test_traffic_is_measured(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From adapters on disk to requests per second; a store that holds everything stands in for one that does not."""
+
+    def everything(settings: Settings, place: Path) -> AdaptedModel:
+        model = AdaptedModel(settings.encoder)
+        for path in sorted(place.iterdir()):
+            model.add(path.name, path)
+        return model
+
+    monkeypatch.setattr(traffic, "opened", everything)
+    texts = [{"text": row["text"]} for row in rows(8)]
+    monkeypatch.setattr(traffic.real_data, "sentiment", lambda: {"test": texts})
+    found = traffic.run(settings)
+    (cell,) = found["cells"]
+    assert (cell["on_disk"], cell["batches"], cell["rows"]) == (6, 2, 3)
+    assert 0 < cell["distinct_per_batch"] <= 3
+    assert all(arm["min"] > 0 for arm in cell["requests_per_second"].values())
+    assert "6 adapters on disk, 3 resident" in found["claims"][0]["figure"]
+
+
+def test_arms_that_answer_differently_are_noticed(settings: Settings) -> None:
+    """Other labels for the same requests are an error."""
+    batches = [traffic.Batch(["x"], ["a"])] * (traffic.WARMING + 1) * settings.batches
+    with pytest.raises(AssertionError, match="batch 0: the arms answer differently"):
+        traffic.replayed({"one": Answering("good"), "other": Answering("bad")}, batches, settings)  # type: ignore[dict-item]
+
+
+class Answering:
+    """Gives every text the same label."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+
+    def predict(self, texts: list[str], adapters: list[str]) -> list[str]:
+        return [self.label] * len(texts)
+
+
+@pytest.fixture(scope="module")
+def writing(tmp_path_factory: pytest.TempPathFactory) -> generating.Arms:
+    """The arms of generation on a tiny Llama."""
+    with torch.random.fork_rng(), pytest.MonkeyPatch.context() as patched:
+        torch.manual_seed(0)
+        decoder = AutoModelForCausalLM.from_config(config("llama")).eval()
+        questions = [{"text": row["text"]} for row in rows(3)]
+        patched.setattr(generating.real_data, "questions", lambda: {"test": questions})
+        made = tokenizer("llama")
+        made.padding_side = "left"
+        return generating.Arms(Settings("", generating=3, new_tokens=4), decoder, made)
+
+
+def test_rows_of_peft_are_those_of_their_adapters(writing: generating.Arms) -> None:
+    """Each row as the same adapter alone generates it, and the merged arm holds the first adapter."""
+    calls = writing.calls()
+    mixed, merged = calls["peft"](), calls["merged"]()
+    assert len(mixed) == len(merged) == 3
+    assert merged[0] == mixed[0]
+    alone = writing.plain(writing.peft, max_new_tokens=4, min_new_tokens=4, adapter_names=["a2"] * 3)
+    assert alone[2] == mixed[2]

@@ -63,7 +63,7 @@ class Arms:
         rows = real_data.questions()["test"][: settings.generating]
         self.texts = [row["text"] for row in rows]
         home = Backbone.open(making.twin(bare))
-        task = find("tasks", "causal-lm")()
+        task = find("tasks", "causal-lm")(text="text")
         adapters = making.random_adapters(home, settings.generating, making.TARGETS["all linear"], task)
         self.names = [adapter.name for adapter in adapters]
         self.petune: Any = making.petune_model(making.twin(bare), adapters, tokenizer)

@@ -39,8 +39,6 @@ class Batch(NamedTuple):
 
 def run(settings: Settings) -> dict[str, Any]:
     """Both arms over the same traffic, batch by batch in turn."""
-    from petune import AdapterStore
-
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         home = AdaptedModel(settings.encoder)
@@ -54,8 +52,8 @@ def run(settings: Settings) -> dict[str, Any]:
         control = AdaptedModel(settings.encoder)
         for name in everything:
             control.add(name, place / name)
-        stored = AdaptedModel(settings.encoder, store=AdapterStore(place, resident=settings.resident))
-        answered = replayed({"all resident": control, "store": stored}, traffic, settings)
+        arms = {"all resident": control, "store": opened(settings, place)}
+        answered = replayed(arms, traffic, settings)
     per_second = {
         arm: [settings.rows * settings.batches / seconds for seconds in found] for arm, found in answered.items()
     }
@@ -73,6 +71,13 @@ def run(settings: Settings) -> dict[str, Any]:
     }
     cells = [{**facts, "requests_per_second": told}]
     return {"cells": cells, "claims": claims(cells)}
+
+
+def opened(settings: Settings, place: Path) -> AdaptedModel:
+    """A model whose adapters are loaded on first use."""
+    from petune import AdapterStore
+
+    return AdaptedModel(settings.encoder, store=AdapterStore(place, resident=settings.resident))
 
 
 def drawn(settings: Settings) -> list[Batch]:
