@@ -17,7 +17,7 @@ from petune.model.adapter import Adapter
 from petune.model.backbone import Backbone
 from petune.model.bank import Bank
 from petune.model.learner import Learner
-from petune.model.merging import MergeReceipt, merge, merged_copy
+from petune.model.merging import MergeReceipt, merge, merged_copy, unmerge
 from petune.model.modes import evaluating
 from petune.model.probe import replay
 from petune.storage import shelf
@@ -267,7 +267,7 @@ class Tuner:
         Raises:
             MergeError: nothing is merged.
         """
-        self._bank.unmerge()
+        unmerge(self._bank)
         return self
 
     def merged_copy(self) -> PreTrainedModel:

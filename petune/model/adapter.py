@@ -16,7 +16,7 @@ from petune.model.attention import restore_setting
 from petune.model.backbone import Backbone
 from petune.model.bodies import Body, body_for
 from petune.model.shell import Shell
-from petune.model.taps import strip
+from petune.model.taps import strip, taps_of
 from petune.tasks.base import Task
 
 
@@ -48,7 +48,7 @@ class Adapter:
             BackboneError: the backbone has no such site, or transformers no such task for it.
         """
         private = method.residence == "private"
-        home = _copy(backbone) if private else backbone
+        home = copied(backbone) if private else backbone
         shell = Shell(home, task.auto_class, task.model_config(), private=private)
         made = cls(name, method, task, shell, body_for(method, shell), facts)
         for module in made.own_modules():
@@ -101,9 +101,10 @@ class Adapter:
         return Adapter(name, self.method, self.task, self.shell, self.body, self.facts)
 
 
-def _copy(backbone: Backbone) -> Backbone:
-    """A private backbone for full fine-tuning: every weight of it is its own, and no adapter acts on it."""
-    made = backbone.copied()
+def copied(backbone: Backbone) -> Backbone:
+    """A backbone with weights of its own, on which no adapter acts. The original may serve calls meanwhile."""
+    taps = {id(tap): tap for tap in taps_of(backbone.model)}  # not copied: they would bring their banks along
+    made = backbone.copied(dict(taps))
     strip(made.model)
     restore_setting(made.model)
     return made

@@ -86,12 +86,12 @@ class Backbone:
             ) from error
         return cls(model.eval(), str(source), frozenset(info["missing_keys"]), opened=True)
 
-    def copied(self) -> Backbone:
+    def copied(self, memo: dict[int, Any] | None = None) -> Backbone:
         """A backbone whose every weight is its own, those around the base model and their ties included."""
         made = Backbone.__new__(Backbone)
         made.__dict__.update(self.__dict__)
         # One copy for all, so that a weight in two places stays one weight.
-        made.model, made.given, made.outputs = copy.deepcopy((self.model, self.given, self.outputs))
+        made.model, made.given, made.outputs = copy.deepcopy((self.model, self.given, self.outputs), memo)
         made.fingerprint = None
         return made
 

@@ -8,9 +8,10 @@ added as it is: its layers are called, and own their parameters.
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from weakref import WeakSet
 
 import torch
@@ -51,6 +52,20 @@ class Bank:
         self._undo: list[Undo] = []
         self._mark = object()
         """Tells this bank's merges from another's; a deep copy has a mark of its own, like everything else."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Bank:
+        """An independent bank on a copy of the backbone; the copies of seated adapters get stacks of their own."""
+        made: Bank = object.__new__(Bank)
+        memo[id(self)] = made
+        made.backbone = copy.deepcopy(self.backbone, memo)
+        made._seating, made._held, made._changing = Seating(made.backbone.device), WeakSet(), threading.RLock()
+        adapters = {name: copy.deepcopy(adapter, memo) for name, adapter in self.residents.items()}
+        seats = {name: made._seating.seat(adapters[name]) for name in self.contents.seats}
+        made._held.update(seats.values())
+        made.contents = Contents(adapters, seats, made._seating.chart())
+        made.taps, made.attention = copy.deepcopy(self.taps, memo), copy.deepcopy(self.attention, memo)
+        made._undo, made._mark = copy.deepcopy(self._undo, memo), copy.deepcopy(self._mark, memo)
+        return made
 
     @property
     def residents(self) -> Mapping[str, Adapter]:
@@ -226,10 +241,21 @@ class Bank:
             MergeError: while merged, any other route than the merged adapter's.
         """
         frame = framing.frame(self, self.contents if contents is None else contents, route)
+        frame.merged = self.merged
         if isinstance(route, str) and route == self.merged:
-            return Frame(self)
+            return frame.without_adapters()
         self.refuse_while_merged("use another route")
         return frame
+
+    def still(self, frame: Frame) -> Frame:
+        """A frame for a call that begins now: the same one, unless somebody merged or unmerged since it was made.
+
+        Raises:
+            MergeError: its route cannot be served any more.
+        """
+        if frame.merged == self.merged and (self.merged is not None or self.backbone.merged is None):
+            return frame.fresh()
+        return self.frame(frame.route)
 
     def refuse_while_merged(self, work: str) -> None:
         """Raises MergeError while an adapter is merged in, be it by another tuner on the same backbone."""

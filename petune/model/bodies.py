@@ -67,8 +67,12 @@ class Body(ABC):
         """Raises MergeError where there is no weight change to merge."""
 
     @abstractmethod
-    def merge(self) -> Undo:
-        """Writes the adapter into the backbone; the result puts the original bits back."""
+    def merge(self, base: nn.Module | None = None) -> Undo:
+        """Writes the adapter into the backbone; the result puts the original bits back.
+
+        Args:
+            base: a copy of the backbone to write into instead.
+        """
 
     def detach(self) -> None:
         """Takes out whatever was put into the backbone's modules."""
@@ -103,11 +107,12 @@ class Layered(Body):
             )
 
     @torch.no_grad()
-    def merge(self) -> Undo:
+    def merge(self, base: nn.Module | None = None) -> Undo:
         kept = KeptBits()
         try:
             for site in self.sites:
-                weight: nn.Parameter = site.output.weight  # type: ignore[assignment]
+                module = site.output if base is None else base.get_submodule(site.path)
+                weight: nn.Parameter = module.weight  # type: ignore[assignment]
                 kept.keep(weight)
                 change = self.layers[site.path].delta().to(weight.device)
                 # The sum is made in float32 (or wider) and rounded once.
@@ -143,7 +148,7 @@ class Injected(Body):
         # Patterns and defaults have become names: what is saved says exactly which modules were replaced.
         return self.injected.method, self
 
-    def merge(self) -> Undo:
+    def merge(self, base: nn.Module | None = None) -> Undo:
         self.injected.merge()
         return self.injected.unmerge  # type: ignore[no-any-return]
 
@@ -175,7 +180,7 @@ class Private(Body):
             fix="Use save(folder): it writes a plain transformers folder.",
         )
 
-    def merge(self) -> Undo:
+    def merge(self, base: nn.Module | None = None) -> Undo:
         self.refuse_merge()
         raise AssertionError("refuse_merge did not refuse")
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from petune.errors import MergeError
-from petune.model.adapter import Adapter
-from petune.model.attention import restore_setting
+from petune.model.adapter import Adapter, copied
 from petune.model.bank import Bank
+from petune.model.gate import changing
 from petune.model.probe import difference, replay, tolerance
-from petune.model.taps import strip
+from petune.model.shell import Shell
 
 
 @dataclass(frozen=True)
@@ -46,22 +49,43 @@ class MergeReceipt:
 def merge(bank: Bank, adapter: Adapter) -> MergeReceipt:
     """Merges a resident adapter and compares its logits; a difference that is too large undoes the merge.
 
+    Calls that run are waited for; calls that begin meanwhile wait.
+
     Raises:
         MergeError: the method cannot be merged, or the logits differ by more than the tolerance.
     """
     adapter.body.refuse_merge()
-    bank.refuse_while_merged("merge again")
     name = adapter.name
-    before = replay(adapter, bank.frame(name))
-    bank.merge(name)
-    after = replay(adapter, None)
-    receipt = MergeReceipt(
-        name, difference(before, after), tolerance(bank.backbone.dtype, before), len(adapter.body.sites)
-    )
-    if receipt.max_logit_difference > receipt.tolerance:
+    with changing(bank.backbone.model):
+        bank.refuse_while_merged("merge again")
+        before = replay(adapter, bank.frame(name))
+        bank.merge(name)
+        receipt = _receipt(bank, adapter, before, replay(adapter, None))
+        if receipt.max_logit_difference > receipt.tolerance:
+            bank.unmerge()
+    return _accepted(receipt, bank)
+
+
+def unmerge(bank: Bank) -> None:
+    """Puts the original bits back; waits for running calls as `merge` does.
+
+    Raises:
+        MergeError: nothing is merged.
+    """
+    with changing(bank.backbone.model):
         bank.unmerge()
+
+
+def _receipt(bank: Bank, adapter: Adapter, before: Tensor, after: Tensor) -> MergeReceipt:
+    accepted = tolerance(bank.backbone.dtype, before)
+    return MergeReceipt(adapter.name, difference(before, after), accepted, len(adapter.body.sites))
+
+
+def _accepted(receipt: MergeReceipt, bank: Bank) -> MergeReceipt:
+    """The receipt, unless it says that the answers would change."""
+    if receipt.max_logit_difference > receipt.tolerance:
         raise MergeError(
-            f"Merging {name!r} would change the logits on the probe by {receipt.max_logit_difference:.1e}.",
+            f"Merging {receipt.name!r} would change the logits on the probe by {receipt.max_logit_difference:.1e}.",
             expected=f"At most {receipt.tolerance:.1e} is accepted for {bank.backbone.dtype}.",
             fix="Serve it unmerged, or merge into a float32 backbone.",
         )
@@ -88,10 +112,12 @@ def merged_copy(bank: Bank, adapter: Adapter) -> tuple[PreTrainedModel, MergeRec
     bank.refuse_while_merged("make a merged copy")
     if adapter.method.residence == "sole":
         return _copy_while_merged(bank, adapter)
-    twin = copy.deepcopy(bank)
-    merged = twin.find(adapter.name)
-    receipt = merge(twin, merged)
-    # The copy is a plain model: it keeps nothing of petune's, nor of another tuner's on the same backbone.
-    strip(merged.shell.model)
-    restore_setting(merged.shell.model)
-    return merged.shell.model, receipt
+    home, own = copied(bank.backbone), adapter.head()
+    apart = Shell(home, adapter.task.auto_class, adapter.task.model_config(), private=True)
+    with torch.no_grad():
+        for name, parameter in apart.head().items():
+            if name in own:
+                parameter.copy_(own[name])
+    adapter.body.merge(apart.base)
+    before, after = replay(adapter, bank.frame(adapter.name)), replay(dataclasses.replace(adapter, shell=apart), None)
+    return apart.model, _accepted(_receipt(bank, adapter, before, after), bank)

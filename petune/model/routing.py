@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +61,8 @@ class Frame:
         tokens: tuple[int, int] | None = None,
     ) -> None:
         self.owner, self.batch, self.route, self.tokens = owner, batch, route, tokens
+        self.merged: str | None = None
+        """The adapter that was merged in when this frame was made."""
         self.per_row = batch is not None
         self._live, self._chart, self._seats = groups, chart, seats
         self.seen: dict[str, Any] = {}
@@ -82,6 +84,12 @@ class Frame:
         made = Frame.__new__(Frame)
         made.__dict__.update(self.__dict__)
         made.seen = {}
+        return made
+
+    def without_adapters(self) -> Frame:
+        """For the route that is merged in: the weights do it all."""
+        made = Frame(self.owner, route=self.route)
+        made.merged = self.merged
         return made
 
     def expanded(self, times: int) -> Frame:
@@ -243,6 +251,7 @@ def _range(times: int, like: Tensor) -> Tensor:
     return torch.arange(times, device=like.device)
 
 
+FrameOrNone = TypeVar("FrameOrNone", bound=Frame | None)
 _current: ContextVar[Frame | None] = ContextVar("petune_frame", default=None)
 
 
@@ -258,11 +267,11 @@ def any_frame() -> Frame | None:
 
 
 @contextmanager
-def entered(frame: Frame | None) -> Iterator[None]:
+def entered(frame: FrameOrNone) -> Iterator[FrameOrNone]:
     """Makes a frame the current one; None means: no adapter at all."""
     token = _current.set(frame)
     try:
-        yield
+        yield frame
     finally:
         _current.reset(token)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from petune.errors import BackboneError, RouteError
 from petune.model.adapter import Adapter
 from petune.model.bank import Bank
+from petune.model.gate import running
 from petune.model.routing import Frame, Group, entered
 from petune.model.shell import Call, rows_of, supplying
 
@@ -40,14 +41,13 @@ def run(bank: Bank, frame: Frame, inputs: Mapping[str, Any]) -> Any:
         BackboneError: rows longer than the backbone's positions.
     """
     _refuse_too_long(bank, inputs)
-    frame = frame.fresh()
-    with entered(frame):
+    with running(bank.backbone.model), entered(bank.still(frame)) as frame:
         if frame.per_row:
             return _run_rows(bank, frame, inputs)
         if frame.active:
             shell = frame.groups[0].adapter.shell
-        elif bank.merged is not None:
-            shell = bank.find(bank.merged).shell
+        elif frame.merged is not None:
+            shell = bank.find(frame.merged).shell
         else:
             return bank.backbone.model(**inputs)
         return shell.model(**shell.inputs(inputs))

@@ -47,7 +47,7 @@ class Shell:
         """
         self.backbone = backbone
         self.model = _on_meta(backbone, auto_class, config)
-        self._takes = frozenset(inspect.signature(self.model.forward).parameters)
+        self.takes = frozenset(inspect.signature(self.model.forward).parameters)
         own = self.model.base_model
         missing = {name for name, _ in own.named_parameters() if name in backbone.missing}
         parts = dict(_largest(own, missing))
@@ -120,12 +120,12 @@ class Shell:
         A sequence-to-sequence language model that is given no `decoder_input_ids` reads its targets, shifted:
         `decoder_labels` where there are any, else its own input (as transformers' classifiers do).
         """
-        taken = {name: value for name, value in given.items() if name in self._takes}
+        taken = {name: value for name, value in given.items() if name in self.takes}
         shifted = getattr(self.model, "prepare_decoder_input_ids_from_labels", None)
         targets = given.get("decoder_labels", given.get("input_ids"))
         if shifted is not None and targets is not None and "decoder_input_ids" not in taken:
             taken["decoder_input_ids"] = shifted(labels=targets)
-        return {"use_cache": False, **taken} if "use_cache" in self._takes else taken
+        return {"use_cache": False, **taken} if "use_cache" in self.takes else taken
 
     def supplied(self) -> PreTrainedModel:
         """The same shell with its backbone replaced by one that hands back an output made elsewhere.

@@ -53,14 +53,28 @@ class Tap:
 
 def strip(model: nn.Module) -> None:
     """Takes every tap off a copied model, whichever bank's it is: the copy is plain again."""
-    for module in model.modules():
+    for hooks, extra, key, _ in _hooked(model):
+        del hooks[key]
+        extra.pop(key, None)
+
+
+def taps_of(model: nn.Module) -> list[Tap]:
+    """Every tap on a model, whichever bank's it is."""
+    return [tap for _, _, _, tap in _hooked(model)]
+
+
+def _hooked(model: nn.Module) -> list[tuple[dict[int, Any], dict[int, bool], int, Tap]]:
+    """The hooks that are taps: where they are kept, under which key, and the tap."""
+    return [
+        (hooks, extra, key, tap)
+        for module in model.modules()
         for hooks, extra in (
             (module._forward_hooks, module._forward_hooks_with_kwargs),
             (module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs),
-        ):
-            for key in [key for key, hook in hooks.items() if isinstance(getattr(hook, "__self__", None), Tap)]:
-                del hooks[key]
-                extra.pop(key, None)
+        )
+        for key, hook in hooks.items()
+        if isinstance(tap := getattr(hook, "__self__", None), Tap)
+    ]
 
 
 def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

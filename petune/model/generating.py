@@ -1,0 +1,239 @@
+"""Texts written by routed batches: transformers' own `generate`, each row through its own adapter.
+
+Beams and several sequences of a row follow each other in the batch and stay together when they are reordered, so a
+row's adapter is repeated for each of them. An encoder reads the rows once, before they are repeated. What `generate`
+notes on a model (caches, settings) is noted on a twin that shares all modules, so that calls never meet.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
+
+from petune.errors import AdapterError, BackboneError, ConfigError, DataError, PetuneError, RouteError
+from petune.model.alone import Draws, Unpadded, reads_padding
+from petune.model.backbone import Backbone
+from petune.model.bank import Bank
+from petune.model.decoding import PASSED_ON, settings
+from petune.model.routing import Frame, entered
+from petune.model.shell import Shell
+
+
+def writer(bank: Bank, frame: Frame) -> Shell:
+    """The shell that writes for all rows of a call: adapters of one backbone share everything around it.
+
+    Raises:
+        AdapterError: an adapter of this call gives labels, or two write with different kinds of models.
+        BackboneError: rows without an adapter on a backbone without an `lm_head`, or one that is no language model.
+    """
+    adapters = [group.adapter for group in frame.groups] if frame.active else []
+    if bank.merged is not None:
+        adapters = [bank.find(bank.merged)]
+    for adapter in adapters:
+        if not adapter.shell.model.can_generate():
+            raise AdapterError(
+                f"The adapter {adapter.name!r} was trained for {type(adapter.task).__name__}: it writes no texts.",
+                expected="Adapters of the tasks causal-lm and seq2seq-lm do.",
+                fix="Use predict for it.",
+            )
+        if type(adapter.shell.model) is not type(adapters[0].shell.model):
+            raise AdapterError(
+                f"The adapters {adapters[0].name!r} and {adapter.name!r} write with different kinds of models.",
+                expected="All adapters of one batch are of the same kind of task.",
+                fix="Send each kind in a call of its own.",
+            )
+    return adapters[0].shell if adapters else _bare(bank.backbone)
+
+
+def _bare(backbone: Backbone) -> Shell:
+    """The language model without any adapter."""
+    both = getattr(backbone.model.config, "is_encoder_decoder", False)
+    with torch.random.fork_rng(devices=[]):
+        shell = Shell(backbone, "AutoModelForSeq2SeqLM" if both else "AutoModelForCausalLM", {})
+    if shell.outside:
+        raise BackboneError(
+            f"The backbone {backbone.source!r} was loaded without a language modelling head.",
+            expected="Rows without an adapter write with the backbone's own.",
+            fix="Load a checkpoint that holds one, or pass a model of the class AutoModelForCausalLM.",
+        )
+    return shell
+
+
+def generate(
+    shell: Shell,
+    frame: Frame | None,
+    inputs: Mapping[str, Tensor],
+    *,
+    seed: int | Sequence[int] = 0,
+    **options: Any,
+) -> Any:
+    """What transformers' `generate` gives: each row as if it were alone, up to rounding.
+
+    Args:
+        shell: from `writer`, or an adapter's own.
+        frame: of this call; None: no adapter acts (full fine-tuning).
+        inputs: (B, ...) each, as the model takes them; rows of a decoder are padded on the left.
+        seed: of sampling: one for each row, or one for all, which row i turns into seed + i. torch's own random
+            numbers are neither used nor changed.
+        options: those of transformers' `generate`, on top of the checkpoint's own settings. `max_new_tokens` is 64
+            if nobody says otherwise.
+
+    Returns:
+        (B * num_return_sequences, T) int64, sequences of one row after each other; a decoder's begin with the prompt.
+        With `return_dict_in_generate` transformers' own output.
+
+    Raises:
+        ConfigError: an unknown option, a strategy other than greedy, sampled or beam search, or options that
+            contradict each other.
+        RouteError: the route's length is not the batch size, or it is a route per token.
+        DataError: a row of a decoder that is padded on the right.
+        BackboneError: no pad token for several rows, or more pieces than the backbone has positions.
+    """
+    given = {name: value for name, value in inputs.items() if name in shell.takes}
+    rows = len(given[shell.model.main_input_name])
+    _refuse_other_route(frame, rows)
+    config = settings(shell, options, rows)
+    pads = _pads(shell, given)
+    _refuse_too_long(shell, given, config)
+    times = max(config.num_beams or 1, config.num_return_sequences or 1)
+    wide = None if frame is None else frame.expanded(times)
+    seeds = _seeds(seed, rows)
+    own = functools.partial(
+        _processors, seeds=seeds, times=config.num_return_sequences or 1, pads=[n for n in pads for _ in range(times)]
+    )
+    model = _twin(shell, config, own, wide)
+    more = {name: options[name] for name in PASSED_ON if name in options}
+    try:
+        with torch.no_grad():
+            if model.config.is_encoder_decoder:
+                with entered(None if frame is None else frame.fresh()):
+                    given["encoder_outputs"] = _encoded(model, given)
+            with entered(wide):
+                return model.generate(**given, **more)  # type: ignore[operator]
+    except PetuneError:
+        raise
+    except ValueError as error:  # what transformers thinks of options that do not go together
+        raise ConfigError(f"transformers cannot generate so: {error}") from error
+
+
+def _encoded(model: PreTrainedModel, given: Mapping[str, Any]) -> Any:
+    """The encoder's output, (B, T, D): its rows are not repeated yet."""
+    encoder = model.get_encoder()
+    names = {"input_ids", "attention_mask", "inputs_embeds", model.main_input_name}
+    return encoder(**{name: given[name] for name in names & given.keys()}, return_dict=True)
+
+
+def _pads(shell: Shell, given: dict[str, Any]) -> list[int]:
+    """How many pieces of padding each row of a decoder begins with; none for encoder-decoders."""
+    ids = given[shell.model.main_input_name]
+    mask = given.get("attention_mask")
+    if shell.model.config.is_encoder_decoder:
+        return [0] * len(ids)
+    if mask is None:
+        mask = given["attention_mask"] = torch.ones_like(ids)
+    if not bool((mask[:, -1] != 0).all()):
+        row = int((mask[:, -1] == 0).nonzero()[0])
+        raise DataError(
+            f"row {row} is padded on the right.",
+            expected="A decoder goes on from the last piece, so its rows are padded on the left.",
+            fix="Set tokenizer.padding_side = 'left'.",
+        )
+    return [int(count) for count in (mask == 0).sum(1)]
+
+
+def _refuse_too_long(shell: Shell, given: Mapping[str, Any], config: GenerationConfig) -> None:
+    longest = shell.backbone.positions
+    if longest is None or shell.model.main_input_name != "input_ids":
+        return
+    read, written = given["input_ids"].shape[1], config.max_new_tokens or config.max_length or 0
+    both = max(read, written) if shell.model.config.is_encoder_decoder else read + written
+    if both > longest:
+        raise BackboneError(
+            f"Prompts of {read} pieces and {written} new ones do not fit.",
+            expected=f"This backbone has {longest} positions.",
+            fix="Lower max_new_tokens, or cut the prompts.",
+        )
+
+
+def _refuse_other_route(frame: Frame | None, rows: int) -> None:
+    if frame is None or frame.batch is None:
+        return
+    if frame.tokens is not None:
+        raise RouteError("A route per token cannot generate.", fix="Name one adapter for each row.")
+    if frame.batch != rows:
+        raise RouteError(
+            f"The route names {frame.batch} rows, the batch has {rows}.",
+            expected="A route per row needs one entry for each row.",
+        )
+
+
+def _seeds(seed: int | Sequence[int], rows: int) -> list[int]:
+    if isinstance(seed, int):
+        return [seed + row for row in range(rows)]
+    if len(seed) != rows:
+        raise ConfigError(f"{len(seed)} seeds were given for {rows} rows.", expected="One for each row, or one number.")
+    return [int(one) for one in seed]
+
+
+# ---------------------------------------------------------------------- the model that generates
+
+
+def _twin(shell: Shell, config: GenerationConfig, own: Any, frame: Frame | None) -> PreTrainedModel:
+    """The shell's model for one call: the same modules, with settings and notes of its own."""
+    model = copy.copy(shell.model)
+    model.__dict__["_modules"] = dict(shell.model._modules)
+    model.config = copy.copy(shell.model.config)
+    # Masks that `generate` makes itself (for caches of a fixed size) are to be made as the backbone makes them.
+    model.config._attn_implementation = shell.backbone.model.config._attn_implementation
+    model.generation_config = config
+    model.__dict__["_get_logits_processor"] = functools.partial(own, model._get_logits_processor)
+    heads = [] if frame is None else [(group.adapter.shell.outside, group.rows) for group in frame.groups]
+    if any(outside and rows is not None for outside, rows in heads):
+        _refuse_headless(frame)
+        for name in shell.outside:
+            model._modules[name] = _Heads([(outside[name], rows) for outside, rows in heads if rows is not None])
+    return model
+
+
+def _refuse_headless(frame: Frame | None) -> None:
+    served = sum(len(group.rows) for group in frame.groups if group.rows is not None) if frame is not None else 0
+    if frame is not None and served != frame.batch:
+        raise BackboneError(
+            "The backbone was loaded without a language modelling head, so rows without an adapter cannot be written.",
+            fix="Name an adapter for every row.",
+        )
+
+
+class _Heads(nn.Module):
+    """Every row through its own adapter's `lm_head`, where the backbone has none."""
+
+    def __init__(self, heads: Sequence[tuple[nn.Module, Tensor]]) -> None:
+        super().__init__()
+        self._heads = list(heads)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, T, D) -> (B, T, V)."""
+        found = [(rows, head(x.index_select(0, rows))) for head, rows in self._heads]
+        made = found[0][1].new_empty(len(x), *found[0][1].shape[1:])
+        for rows, logits in found:
+            made = made.index_copy(0, rows, logits)
+        return made
+
+
+def _processors(
+    plain: Any, generation_config: GenerationConfig, *, seeds: list[int], times: int, pads: list[int], **given: Any
+) -> LogitsProcessorList:
+    """transformers' processors, each row seen as if it were alone; the last one draws, where pieces are drawn."""
+    found = list(plain(generation_config=generation_config, **given))
+    if any(pads):
+        found = [Unpadded(each, pads) if reads_padding(each) else each for each in found]
+    if generation_config.do_sample:
+        found.append(Draws(seeds, times))
+        generation_config.do_sample = False  # one piece is left: no need to draw from torch's own numbers
+    return LogitsProcessorList(found)
