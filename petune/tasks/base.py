@@ -75,6 +75,8 @@ class Task(ABC):
 
     auto_class: ClassVar[str]
     """The transformers class that makes the shell, such as `AutoModelForSequenceClassification`."""
+    generates: ClassVar[bool] = False
+    """Whether `predict` gives texts that the model writes; then it is a `WritingTask` (`petune.tasks._writing`)."""
 
     labels: tuple[str, ...] = ()
     max_length: int | None = None

@@ -1,0 +1,187 @@
+"""What tasks whose answers are texts have in common: the loss over pieces, and what becomes of generated ones."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from petune.config import check, knobs
+from petune.errors import ConfigError
+from petune.tasks._padding import Side
+from petune.tasks._texts import CHUNK
+from petune.tasks.base import IGNORE, Example, Table, Task
+
+
+@knobs
+class WritingTask(Task):
+    """A language model's task: it learns to foretell pieces, and its answers are texts that the model writes.
+
+    An answer in an evaluation is what the model would have said at every place, given the true pieces before it; a
+    prediction is written freely. Pieces are told by their numbers.
+
+    Args:
+        max_new_tokens: pieces that `predict` and `generate` write at most.
+        generation: further options of transformers' `generate`, such as `{"num_beams": 4}`.
+    """
+
+    generates: ClassVar[bool] = True
+    side: ClassVar[Side]
+    """On which side prompts are padded."""
+    shifted: ClassVar[bool]
+    """Whether the logits at a piece foretell the next one (decoders), or the label at the same place."""
+
+    max_new_tokens: int = 64
+    generation: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "at least 1")
+        object.__setattr__(self, "generation", dict(self.generation))
+        if self.labels:
+            raise ConfigError("A language model's task has no labels.", fix="Drop labels=...")
+
+    # ------------------------------------------------------------------ what is written
+
+    def options(self) -> dict[str, Any]:
+        """The options of `generate` that the knobs ask for."""
+        return {"max_new_tokens": self.max_new_tokens, **self.generation}
+
+    def written(self, pieces: Sequence[int], prompt: int, tokenizer: Any) -> str:
+        """The text of one generated row; a decoder's begins with its prompt, padded to `prompt` pieces."""
+        new = list(pieces)[prompt:] if self.shifted else list(pieces)
+        return str(tokenizer.decode(new, skip_special_tokens=True))
+
+    # ------------------------------------------------------------------ (logits, labels) to a loss
+
+    def model_config(self) -> dict[str, Any]:
+        """Nothing: the shell is the checkpoint's own language model."""
+        return {}
+
+    def loss(
+        self, logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0, class_weight: Tensor | None = None
+    ) -> Tensor:
+        """The sum over supervised pieces of the cross-entropy.
+
+        Args:
+            logits: (B, T, V).
+            labels: (B, T) int64, -100 where nothing is learnt.
+            label_smoothing: towards 1/V.
+
+        Raises:
+            ConfigError: for class weights.
+        """
+        if class_weight is not None:
+            raise self._no_classes()
+        if self.shifted:
+            logits, labels = logits[:, :-1], labels[:, 1:]
+        kept = labels != IGNORE
+        return nn.functional.cross_entropy(
+            logits[kept].float(), labels[kept], reduction="sum", label_smoothing=label_smoothing
+        )
+
+    def count(self, example: Example) -> int:
+        """The supervised pieces of an example."""
+        return sum(label != IGNORE for label in self._targets(example))
+
+    def class_counts(self, examples: Sequence[Example]) -> np.ndarray:
+        """Nothing to count.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise self._no_classes()
+
+    # ------------------------------------------------------------------ logits to answers
+
+    def split(self, logits: Tensor, examples: Sequence[Example]) -> list[np.ndarray]:
+        """(B, T, V) to one array (pieces,) per row: the likeliest piece at each supervised place."""
+        best = logits.detach().argmax(-1).cpu()
+        found = []
+        for row, example in zip(best, examples, strict=True):
+            kept = torch.tensor([label != IGNORE for label in self._targets(example)], dtype=torch.bool)
+            found.append(row[: len(kept)][kept].numpy().astype(np.float32))  # exact up to 2 ** 24 pieces
+        return found
+
+    def answers(self, logits: Sequence[np.ndarray], examples: Sequence[Example]) -> list[Any]:
+        """Per row the foretold pieces, each by its number."""
+        return [[str(int(piece)) for piece in row] for row in logits]
+
+    def references(self, examples: Sequence[Example]) -> list[Any]:
+        """Per row the true pieces."""
+        return [[str(label) for label in self._targets(example) if label != IGNORE] for example in examples]
+
+    def probabilities(self, logits: Sequence[np.ndarray], examples: Sequence[Example]) -> Any:
+        """There are none.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise self._no_classes()
+
+    def strata(self, table: Table) -> list[set[str]] | None:
+        """None: texts have no classes."""
+        return None
+
+    def default_metrics(self) -> tuple[str, ...]:
+        """The share of pieces that are foretold right, beside the loss, whose exponential is the perplexity."""
+        return ("token_accuracy",)
+
+    def headline(self) -> str:
+        """The mean loss per piece picks the best adapter."""
+        return "loss"
+
+    def _targets(self, example: Example) -> list[int]:
+        """The labels at the places where logits foretell something."""
+        labels: list[int] = example["labels"]
+        return labels[1:] if self.shifted else labels
+
+    def _no_classes(self) -> ConfigError:
+        return ConfigError(
+            f"{type(self).__name__} has no classes, so there are no class weights or probabilities.",
+            expected="Its answers are texts.",
+            fix="Use predict or generate.",
+        )
+
+    @abstractmethod
+    def _need_learnt(self) -> None:
+        """Raises ConfigError before `learn`."""
+
+
+def pieces_of(texts: Sequence[str], tokenizer: Any, *, specials: bool = True, role: str = "text") -> list[list[int]]:
+    """The pieces of each text, uncut.
+
+    Args:
+        specials: whether the tokenizer puts its own special pieces around each.
+        role: `"text"`, or `"text_target"` for tokenizers that write another language than they read.
+    """
+    found: list[list[int]] = []
+    for start in range(0, len(texts), CHUNK):
+        given = {role: list(texts[start : start + CHUNK]), "add_special_tokens": specials, "verbose": False}
+        found += tokenizer(**given, truncation=False, padding=False)["input_ids"]
+    return found
+
+
+def ended(pieces: list[int], tokenizer: Any) -> list[int]:
+    """The pieces with the end-of-sequence piece at their end, once; as they are where the tokenizer has none."""
+    end = tokenizer.eos_token_id
+    return pieces if end is None or pieces[-1:] == [end] else [*pieces, end]
+
+
+def unended(pieces: list[int], tokenizer: Any) -> list[int]:
+    """The pieces without an end-of-sequence piece at their end: what follows is to be written."""
+    return pieces[:-1] if len(pieces) > 1 and pieces[-1] == tokenizer.eos_token_id else pieces
+
+
+def cut_notice(table: Table, cut: int, limit: int, longest: int) -> list[str]:
+    """What is said when rows were cut."""
+    if not cut:
+        return []
+    return [
+        f"{table.source}: {cut} of {len(table)} rows were longer than {limit} pieces and were cut (longest {longest})."
+    ]
