@@ -52,7 +52,11 @@ def settings(shell: Shell, options: Mapping[str, Any], rows: int) -> GenerationC
 
 def _bound(shell: Shell, config: GenerationConfig, given: dict[str, Any]) -> None:
     """Sees to it that there is one bound on what is written; `max_length` is one for encoder-decoders only."""
-    if not shell.model.config.is_encoder_decoder:
+    if shell.model.config.is_encoder_decoder:
+        config.prefill_chunk_size = None
+        if "prefill_chunk_size" in given:  # transformers would cut the encoder's mask as well
+            raise ConfigError("prefill_chunk_size is of no use here.", expected="Only a decoder reads its prompt.")
+    else:
         config.max_length = config.min_length = None
         for name in given.keys() & {"max_length", "min_length"}:
             raise ConfigError(

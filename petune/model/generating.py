@@ -21,20 +21,34 @@ from petune.model.alone import Draws, Unpadded, reads_padding
 from petune.model.backbone import Backbone
 from petune.model.bank import Bank
 from petune.model.decoding import PASSED_ON, settings
+from petune.model.gate import running
 from petune.model.routing import Frame, entered
 from petune.model.shell import Shell
 
 
-def writer(bank: Bank, frame: Frame) -> Shell:
-    """The shell that writes for all rows of a call: adapters of one backbone share everything around it.
+def generate(
+    bank: Bank, frame: Frame, inputs: Mapping[str, Tensor], *, seed: int | Sequence[int] = 0, **options: Any
+) -> Any:
+    """One call of transformers' `generate` under a frame: each row as if it were alone, up to rounding.
+
+    Args:
+        inputs, seed, options: as for `write`.
 
     Raises:
         AdapterError: an adapter of this call gives labels, or two write with different kinds of models.
         BackboneError: rows without an adapter on a backbone without an `lm_head`, or one that is no language model.
+        ConfigError, RouteError, DataError: as `write`.
     """
+    with running(bank.backbone.model):
+        frame = bank.still(frame)
+        return write(_writer(bank, frame), frame, inputs, seed=seed, **options)
+
+
+def _writer(bank: Bank, frame: Frame) -> Shell:
+    """The shell that writes for all rows of a call: adapters of one backbone share everything around it."""
     adapters = [group.adapter for group in frame.groups] if frame.active else []
-    if bank.merged is not None:
-        adapters = [bank.find(bank.merged)]
+    if frame.merged is not None:
+        adapters = [bank.find(frame.merged)]
     for adapter in adapters:
         if not adapter.shell.model.can_generate():
             raise AdapterError(
@@ -65,7 +79,7 @@ def _bare(backbone: Backbone) -> Shell:
     return shell
 
 
-def generate(
+def write(
     shell: Shell,
     frame: Frame | None,
     inputs: Mapping[str, Tensor],
@@ -73,10 +87,9 @@ def generate(
     seed: int | Sequence[int] = 0,
     **options: Any,
 ) -> Any:
-    """What transformers' `generate` gives: each row as if it were alone, up to rounding.
+    """What transformers' `generate` gives, by one shell.
 
     Args:
-        shell: from `writer`, or an adapter's own.
         frame: of this call; None: no adapter acts (full fine-tuning).
         inputs: (B, ...) each, as the model takes them; rows of a decoder are padded on the left.
         seed: of sampling: one for each row, or one for all, which row i turns into seed + i. torch's own random
