@@ -55,6 +55,41 @@ class Adapter:
             module.eval()
         return made
 
+    @classmethod
+    def filled(
+        cls,
+        backbone: Backbone,
+        name: str,
+        method: Method,
+        task: Task,
+        layers: Mapping[str, Mapping[str, Tensor]],
+        head: Mapping[str, Tensor],
+        **facts: Any,
+    ) -> Adapter:
+        """An adapter of saved tensors, which it takes over; they are checked first. No random number is drawn.
+
+        Raises:
+            AdapterFileError: missing, unexpected or misshapen tensors, each named.
+            BackboneError: as `make`.
+        """
+        with torch.random.fork_rng(devices=[]):
+            if method.residence != "shared":
+                made = cls.make(backbone, name, method, task, **facts)
+                try:
+                    made.load(layers, head)
+                except BaseException:
+                    made.body.detach()
+                    raise
+                return made
+            shell = Shell.blank(backbone, task.auto_class, task.model_config())
+            made = cls(name, method, task, shell, body_for(method, shell, blank=True), facts)
+        for module in made.own_modules():
+            module.eval()
+        made._check(layers, head)
+        made.body.fill(layers)
+        made.shell.fill(head)
+        return made
+
     def own_modules(self) -> list[nn.Module]:
         """The modules that are this adapter's alone."""
         return [*self.body.layers.values(), *self.shell.overlays.values(), *self.shell.outside.values()]
@@ -81,15 +116,18 @@ class Adapter:
         Raises:
             AdapterFileError: missing, unexpected or misshapen tensors, each named.
         """
-        flat = {f"{path}:{short}": t for path, named in self.tensors().items() for short, t in named.items()}
-        given = {f"{path}:{short}": t for path, named in layers.items() for short, t in named.items()}
-        targets = self.shell.head()
-        for have, want, what in ((given, flat, "layer"), (head, targets, "head")):
-            _compare(have, want, what)
+        self._check(layers, head)
         self.body.load(layers)
         with torch.no_grad():
-            for name, parameter in targets.items():
+            for name, parameter in self.shell.head().items():
                 parameter.copy_(head[name])
+
+    def _check(self, layers: Mapping[str, Mapping[str, Tensor]], head: Mapping[str, Tensor]) -> None:
+        """Raises AdapterFileError unless the tensors fit one to one."""
+        flat = {f"{path}:{short}": t for path, named in self.tensors().items() for short, t in named.items()}
+        given = {f"{path}:{short}": t for path, named in layers.items() for short, t in named.items()}
+        for have, want, what in ((given, flat, "layer"), (head, self.shell.head(), "head")):
+            _compare(have, want, what)
 
     def settled(self) -> Adapter:
         """The adapter to keep once training is over: AdaLoRA becomes the LoRA that it is."""

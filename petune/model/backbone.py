@@ -53,10 +53,14 @@ class Backbone:
         """The model that was handed over, whose `lm_head` belongs to the backbone."""
         self.outputs: dict[type, Any] = {}
         """Class of language model -> what the checkpoint holds around the base model, once a task needed it."""
+        self.built: dict[object, object] = {}
+        """Shells and layers that were built here before, for those of the same shape that come from files."""
         self.pad_token_id: int | None = model.config.pad_token_id
         """The piece that rows are padded with; a tokenizer may know it where the configuration does not."""
         self.fingerprint: str | None = None
         """The digest of its weights as stored, once somebody asked for it."""
+        self.output_fingerprints: dict[type, str] = {}
+        """Class of language model -> the digest of what is around the base model, likewise."""
 
     @classmethod
     def open(cls, source: str | Path | PreTrainedModel) -> Backbone:
@@ -92,7 +96,7 @@ class Backbone:
         made.__dict__.update(self.__dict__)
         # One copy for all, so that a weight in two places stays one weight.
         made.model, made.given, made.outputs = copy.deepcopy((self.model, self.given, self.outputs), memo)
-        made.fingerprint = None
+        made.fingerprint, made.output_fingerprints, made.built = None, {}, {}
         return made
 
     @property

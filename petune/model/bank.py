@@ -137,8 +137,10 @@ class Bank:
             self._tap_or_undo(adapter)
             seat = self._seating.seat(adapter)
             self._held.add(seat)
+            replaced = adapter.name in self.residents
             self._publish(adapter, seat)
-            self._untap()
+            if replaced:
+                self._untap()
 
     def _publish(self, adapter: Adapter, seat: Seat | None) -> None:
         """From here on, new calls see this adapter under its name."""

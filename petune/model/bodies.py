@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from petune.errors import AdapterError, MergeError
 from petune.methods.base import AdapterLayer, Method, Site
 from petune.model.shell import Shell
+from petune.model.twins import fill, remembered, twin
 
 _REPLACED = "_petune_replaced"
 """Noted on the backbone while another library's modules are in it, so that every tuner on it knows."""
@@ -55,6 +56,10 @@ class Body(ABC):
         """Site path -> short name -> tensor, as saved."""
         return {path: layer.tensors() for path, layer in self.layers.items()}
 
+    def fill(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Makes saved tensors the weights of a blank body; names and shapes were checked."""
+        self.load(tensors)
+
     @abstractmethod
     def load(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Copies saved tensors in; names and shapes were checked."""
@@ -93,6 +98,10 @@ class Layered(Body):
         for path, layer in self.layers.items():
             for name, tensor in layer.state_dict(keep_vars=True).items():
                 tensor.copy_(tensors[path][name])
+
+    def fill(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+        for path, layer in self.layers.items():
+            fill(layer, tensors[path])
 
     def folded(self, method: Method) -> tuple[Method, Body]:
         kept = method.folded(self.layers)
@@ -185,8 +194,12 @@ class Private(Body):
         raise AssertionError("refuse_merge did not refuse")
 
 
-def body_for(method: Method, shell: Shell) -> Body:
-    """The fresh body of a method inside a shell."""
+def body_for(method: Method, shell: Shell, *, blank: bool = False) -> Body:
+    """The fresh body of a method inside a shell.
+
+    Args:
+        blank: the layers are to be filled with saved weights.
+    """
     if method.residence == "private":
         return Private(shell.base)
     if getattr(shell.backbone.model, _REPLACED, False):
@@ -198,8 +211,28 @@ def body_for(method: Method, shell: Shell) -> Body:
     if method.residence == "sole":
         heads = [path for path, _ in shell.base.named_modules() if _in_head(path, shell)]
         return Injected(method.inject(shell.base, exclude=heads), shell.backbone.model)  # type: ignore[attr-defined]
+    if blank:
+        key = (id(shell.base), repr(method), str(shell.backbone.device))
+        like = remembered(shell.backbone.built, key, lambda: _layered(method, shell))
+        # Only layers that say what they consist of are known to have nothing else of their own.
+        layers = {
+            site.path: twin(layer) if (layer := like.layers[site.path]).inner else method.layer(site)
+            for site in like.sites
+        }
+        return Layered(method, like.sites, layers)
+    return _layered(method, shell)
+
+
+def _layered(method: Method, shell: Shell) -> Layered:
+    """Fresh layers at the sites of a method."""
     backbone = shell.backbone
     sites = [site for site in backbone.sites(shell.base, method) if not _in_head(site.path, shell)]
+    if not sites and not shell.head():
+        raise AdapterError(
+            f"The method {type(method).__name__} trains the head alone, and this task has none.",
+            expected="The lm_head of a pretrained language model belongs to the backbone, which stays as it is.",
+            fix="Use method='lora', 'adalora', 'bottleneck', 'prefix' or 'full'.",
+        )
     layers = {site.path: method.layer(site).to(backbone.device) for site in sites}
     return Layered(method, sites, layers)
 

@@ -86,8 +86,7 @@ class Seating:
                 if width_of(layer) < stack.lane.bucket:
                     ragged |= 1 << stack.number
         column = self._column()
-        for number, slot in slots.items():
-            self._table[number, column] = slot
+        self._table[:, column] = torch.tensor([slots.get(n, -1) for n in range(len(self._table))], device=self.device)
         return Seat(adapter, column, slots, ragged, loose, self._freed)
 
     def chart(self) -> Chart:

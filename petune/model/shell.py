@@ -23,6 +23,7 @@ from petune.errors import BackboneError
 from petune.methods.base import AdapterLayer
 from petune.model.backbone import Backbone, quiet, shell_config
 from petune.model.outputs import around, outputs_of
+from petune.model.twins import fill, remembered, twin
 
 
 class Shell:
@@ -63,6 +64,34 @@ class Shell:
             for path, part in parts.items():
                 own.set_submodule(path, part)
         self.overlays = {} if private else {path: Overlay(part) for path, part in parts.items()}
+
+    @classmethod
+    def blank(cls, backbone: Backbone, auto_class: str, config: dict[str, Any]) -> Shell:
+        """A shell whose head is to be filled with saved weights, from one of its shape that was built before.
+
+        Raises:
+            BackboneError: as the constructor.
+        """
+        labels = {name: config[name] for name in ("id2label", "label2id") if name in config}
+        shape = {name: value for name, value in config.items() if name not in labels}
+        key = (id(backbone.model), auto_class, repr(sorted(shape.items())), str(backbone.device), backbone.dtype)
+        like = remembered(backbone.built, key, lambda: cls(backbone, auto_class, shape))
+        made = copy.copy(like)
+        made.model, made.outside = copy.copy(like.model), {name: twin(part) for name, part in like.outside.items()}
+        made.model.__dict__["_modules"] = {**like.model._modules, **made.outside}
+        made.model.config = copy.copy(like.model.config)
+        for name, value in labels.items():
+            setattr(made.model.config, name, value)
+        made.overlays = {path: twin(overlay) for path, overlay in like.overlays.items()}
+        return made
+
+    def fill(self, head: Mapping[str, Tensor]) -> None:
+        """Makes saved tensors, by their name in the shell, the head's weights."""
+        dotted = f"{self.prefix}." if self.prefix else ""
+        parts = {**self.outside, **{dotted + path: overlay.part for path, overlay in self.overlays.items()}}
+        for path, part in parts.items():
+            names = [name for name, _ in part.named_parameters()]
+            fill(part, {name: head[f"{path}.{name}"] for name in names})
 
     @property
     def base(self) -> nn.Module:

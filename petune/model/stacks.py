@@ -31,7 +31,13 @@ def bucket_of(width: int) -> int:
 def width_of(layer: AdapterLayer) -> int:
     """R, M or P of a layer."""
     name, axis = next((name, axis) for name, axis in layer.inner.items() if axis is not None)
-    return layer.get_parameter(name).shape[axis]
+    return parameter_of(layer, name).shape[axis]
+
+
+def parameter_of(layer: AdapterLayer, name: str) -> nn.Parameter:
+    """A parameter of a layer by name; most lie in the layer itself."""
+    found = layer._parameters.get(name)
+    return layer.get_parameter(name) if found is None else found
 
 
 class Lane(NamedTuple):
@@ -71,7 +77,7 @@ class Lane(NamedTuple):
 
 def key_of(layer: AdapterLayer) -> Hashable:
     """Layers with equal keys at a site share a stack."""
-    dtypes = tuple(layer.get_parameter(name).dtype for name in layer.inner)
+    dtypes = tuple(parameter_of(layer, name).dtype for name in layer.inner)
     return type(layer), bucket_of(width_of(layer)), layer.options, dtypes
 
 
@@ -81,7 +87,7 @@ class Stack:
     def __init__(self, number: int, like: AdapterLayer, device: torch.device) -> None:
         self.number, self._like, self._device = number, type(like), device
         self._options, self._bucket = like.options, bucket_of(width_of(like))
-        self._empty = {name: self._slot_shape(name, like.get_parameter(name)) for name in like.inner}
+        self._empty = {name: self._slot_shape(name, parameter_of(like, name)) for name in like.inner}
         self._layers: list[AdapterLayer | None] = []
         """The resident of each slot; None: free."""
         self._free: list[int] = []
@@ -122,7 +128,8 @@ class Stack:
         self._layers[slot], self._widths[slot], self._scales[slot] = layer, width_of(layer), layer.scale
         self._said[layer.scale] += 1
         for name, tensor in self._tensors.items():
-            tensor.data[slot].zero_()  # `.data`: a version counter of its own, so no call's backward is disturbed
+            if self._widths[slot] < self._bucket:
+                tensor.data[slot].zero_()  # `.data`: a version counter of its own; no call's backward is disturbed
             self._bind(layer, name, slot, copy=True)
         self.lane = self._lane()
         return slot
@@ -159,23 +166,12 @@ class Stack:
         if axis is not None:
             view = view[: self._widths[slot]]
         view = view.mT if axis == 1 else view
-        parameter = layer.get_parameter(name)
+        parameter = parameter_of(layer, name)
         if copy:
             view.copy_(parameter)
-        _replace(layer, name, view)
+        parameter.data = view
+        parameter.requires_grad_(False)
 
     def _lane(self) -> Lane:
         scale = next(iter(self._said), 1.0) if len(self._said) < 2 else self._scales
         return Lane(self.number, self._like, self._bucket, self._options, self._tensors, self._widths, scale)
-
-
-def _replace(layer: nn.Module, name: str, view: Tensor) -> None:
-    """A parameter's memory becomes `view`; it is frozen, and keeps its identity where it has memory already."""
-    holder = layer.get_submodule(name.rpartition(".")[0])
-    short = name.rpartition(".")[2]
-    parameter = getattr(holder, short)
-    if parameter.is_meta:
-        parameter = nn.Parameter(torch.empty(0, dtype=view.dtype, device=view.device), requires_grad=False)
-        setattr(holder, short, parameter)
-    parameter.data = view
-    parameter.requires_grad_(False)

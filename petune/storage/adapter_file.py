@@ -116,8 +116,9 @@ def _read(folder: Path, config: Any, prefix: str | None) -> Stored:
     manifest.validate(made, source=source)
     _check_digests(tensors, made["digests"], str(path))
     stored = layout.unflatten(tensors, made, str(path))
-    notices = [*soundness.check(stored, str(path)), *_check_exports(folder, data, made)]
-    return Stored(stored.manifest, stored.layers, stored.head, tuple(notices))
+    odd = soundness.check(stored, str(path))
+    notices, exports = _check_exports(folder, data, made)
+    return Stored(stored.manifest, stored.layers, stored.head, (*odd, *notices), exports)
 
 
 def _state(folder: Path) -> list[tuple[int, int, int] | None]:
@@ -192,18 +193,22 @@ def _check_digests(tensors: Mapping[str, Any], digests: Mapping[str, Any], sourc
         raise AdapterFileError(f"{source}: {what} the tensor {name!r}.", fix="Save the adapter again.")
 
 
-def _check_exports(folder: Path, data: bytes, made: Mapping[str, Any]) -> list[str]:
-    """Notices about stale or missing exports; an error for one that claims this file and says something else."""
+def _check_exports(folder: Path, data: bytes, made: Mapping[str, Any]) -> tuple[list[str], dict[str, str]]:
+    """Notices about stale or missing exports, and the digests of those that are as written.
+
+    Raises:
+        AdapterFileError: an export claims this file and says something else.
+    """
     if not (folder / EXPORT).exists():
-        return [f"{folder / EXPORT} is missing; the next save writes it again."]
+        return [f"{folder / EXPORT} is missing; the next save writes it again."], {}
     about = strict_json.loads(container.read_bytes(folder / EXPORT), source=str(folder / EXPORT))
     sha256, listed = about.pop("adapter_sha256", None), about.pop("exports", None)
     if sha256 != hashlib.sha256(data).hexdigest():
-        return [f"The files beside {folder / ADAPTER} were made from another one; the next save writes them again."]
+        return [f"The files beside {folder / ADAPTER} were made from another one; the next save writes them again."], {}
     if about != made or not isinstance(listed, dict):
         key = next((key for key in {**made, **about} if about.get(key) != made.get(key)), "exports")
         raise _disagrees(folder / EXPORT, f"in {key!r}")
-    missing = []
+    missing, sound = [], {}
     for name, digest in sorted(listed.items()):
         path = folder / name
         if path.name != name:
@@ -214,9 +219,12 @@ def _check_exports(folder: Path, data: bytes, made: Mapping[str, Any]) -> list[s
             continue
         elif hashlib.sha256(container.read_bytes(path)).hexdigest() != digest:
             raise _disagrees(path, "in its content")
+        else:
+            sound[name] = digest
     if PEFT_CONFIG not in listed and (folder / PEFT_CONFIG).exists():
         missing.append(f"{PEFT_CONFIG} (the one there belongs to another adapter)")
-    return [f"{folder} lacks {', '.join(missing)}; the next save writes what belongs there."] if missing else []
+    lacks = [f"{folder} lacks {', '.join(missing)}; the next save writes what belongs there."] if missing else []
+    return lacks, sound
 
 
 def _disagrees(path: Path, where: str) -> AdapterFileError:

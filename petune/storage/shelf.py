@@ -19,6 +19,7 @@ from petune.lookup import name_of
 from petune.methods.base import Method
 from petune.model.adapter import Adapter
 from petune.model.backbone import Backbone, quiet
+from petune.model.twins import remembered
 from petune.storage import adapter_file
 from petune.storage.full_model import is_full_model, read_full, write_full
 from petune.storage.packing import pack, unpack
@@ -69,13 +70,18 @@ def put(folder: str | Path, adapter: Adapter, probe: Tensor, tokenizer: Any, his
 
 
 def take(
-    folder: str | Path, backbone: str | Path | PreTrainedModel | Backbone | None, name: str | None = None
+    folder: str | Path,
+    backbone: str | Path | PreTrainedModel | Backbone | None,
+    name: str | None = None,
+    *,
+    share: bool = False,
 ) -> Taken:
     """Reads an adapter's folder and builds it on a backbone.
 
     Args:
         backbone: None uses the recorded id or path.
         name: in place of the recorded one.
+        share: many adapters of one backbone: those with equal tokenizer files get one tokenizer.
 
     Raises:
         AdapterFileError: a torn or wrong file, or another backbone.
@@ -92,7 +98,13 @@ def take(
     known = {} if given is None else {"config": given.model.config, "prefix": given.model.base_model_prefix}
     stored = adapter_file.read(folder, **known)
     home = given or _recorded(stored.manifest["backbone"])
-    return Taken(unpack(stored, home, name), home, _tokenizer(folder), _history(folder))
+    key = tuple((file, digest) for file, digest in stored.exports.items() if file != adapter_file.PEFT_CONFIG)
+    if share and key:
+        # A box, because None (no tokenizer was saved) is an answer too.
+        tokenizer = remembered(home.built, key, lambda: [_tokenizer(folder)])[0]
+    else:
+        tokenizer = _tokenizer(folder)
+    return Taken(unpack(stored, home, name), home, tokenizer, _history(folder))
 
 
 def rebuilt(adapter: Adapter, backbone: Backbone, name: str) -> Adapter:
@@ -189,4 +201,5 @@ def describe(backbone: Backbone, method: Method, task: Task, adapter: Adapter | 
     head = sum(t.numel() for t in adapter.head().values())
     labels = ", ".join(adapter.task.labels[:8]) + (", ..." if len(adapter.task.labels) > 8 else "")
     lines.append(f"adapter {adapter.name!r}: {own:,} weights in {len(adapter.body.sites)} sites, {head:,} in the head")
-    return "; ".join([*lines, f"labels: {labels or 'none (regression)'}"])
+    none = "none (it writes texts)" if task.generates else "none (regression)"
+    return "; ".join([*lines, f"labels: {labels or none}"])

@@ -19,12 +19,14 @@ class Stored:
             prefix: `keys`, `values` (P, H, K); the long tail: everything under the path `""`.
         head: name in the shell, such as `classifier.weight` -> tensor.
         notices: what a reader should be told, one sentence each; never an error.
+        exports: file beside it -> sha256, of those that were found to be what was written.
     """
 
     manifest: dict[str, Any]
     layers: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     head: Mapping[str, Tensor] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
+    exports: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def method(self) -> str:
