@@ -91,8 +91,11 @@ class Learner(nn.Module):
         adapter: Adapter = self.__dict__["adapter"]
         base = adapter.shell.base
         mine = {id(p) for p in self.parameters()}
-        # A shell may leave parts of the backbone out (a pooler for tags); those are frozen as well.
-        there = {id(p): p for p in (*base.parameters(), *adapter.shell.backbone.model.parameters())}
+        # A shell may leave parts of the backbone out (a pooler for tags), or hold some around it (an lm_head); those
+        # are frozen as well.
+        shell = adapter.shell
+        parts = (base, shell.model, shell.backbone.model)
+        there = {id(p): p for part in parts for p in part.parameters()}
         frozen = [p for p in there.values() if id(p) not in mine and p.requires_grad]
         for p in frozen:
             p.requires_grad_(False)
@@ -116,8 +119,10 @@ class Learner(nn.Module):
         self.train(training)
         adapter: Adapter = self.__dict__["adapter"]
         # The head's dropout has no parameters, so it is no part of `head`; it follows the adapter all the same.
+        base = adapter.shell.base
+        shared = {id(module) for module in (base, *base.children())}
         for child in adapter.shell.model.children():
-            if child is not adapter.shell.base:
+            if id(child) not in shared:
                 child.train(training)
         # Last, because in full fine-tuning the backbone is a part of this module.
         self.__dict__["_train_base"](training)

@@ -16,6 +16,8 @@ from petune.model.modes import evaluating
 from petune.model.routing import Frame, entered
 
 ROWS, PIECES, SEED = 2, 12, 20240607
+WIDE, KEPT = 512, 64
+"""Of more logits than the first a manifest keeps the second number."""
 
 TOLERANCES = {torch.float32: 1e-4, torch.float64: 1e-9, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 """Largest accepted logit difference, relative to logits of size 1, by the backbone's type."""
@@ -52,6 +54,18 @@ def tolerance(dtype: torch.dtype, logits: Tensor) -> float:
     return TOLERANCES.get(dtype, 1e-4) * max(1.0, float(logits.abs().max()))
 
 
+def thinned(logits: Tensor) -> Tensor:
+    """The logits of a language model at a few pieces of its vocabulary, evenly spread: a manifest is no place for all.
+
+    Example:
+        >>> thinned(torch.zeros(2, 12, 50_000)).shape, thinned(torch.zeros(2, 3)).shape
+        (torch.Size([2, 12, 64]), torch.Size([2, 3]))
+    """
+    if logits.shape[-1] <= WIDE:
+        return logits
+    return logits[..., torch.linspace(0, logits.shape[-1] - 1, KEPT).long()]
+
+
 def as_json(logits: Tensor) -> dict[str, Any]:
     """What a manifest keeps of a probe: the seed, the shape and the logits."""
-    return {"seed": SEED, "rows": ROWS, "pieces": PIECES, "logits": logits.tolist()}
+    return {"seed": SEED, "rows": ROWS, "pieces": PIECES, "logits": thinned(logits).tolist()}

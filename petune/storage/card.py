@@ -9,10 +9,17 @@ from typing import Any
 from petune.storage import peft_format
 from petune.storage.stored import Stored
 
-_PIPELINES = {"sequence-classification": "text-classification", "token-classification": "token-classification"}
+_PIPELINES = {
+    "sequence-classification": "text-classification",
+    "token-classification": "token-classification",
+    "causal-lm": "text-generation",
+    "seq2seq-lm": "text2text-generation",
+}
 _SHELLS = {
     "sequence-classification": "AutoModelForSequenceClassification",
     "token-classification": "AutoModelForTokenClassification",
+    "causal-lm": "AutoModelForCausalLM",
+    "seq2seq-lm": "AutoModelForSeq2SeqLM",
 }
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
@@ -95,10 +102,10 @@ def _loading(stored: Stored, folder: str) -> str:
     if shell is None:
         return "\n".join(lines)
     base = hub_id(stored) or "path/of/the/backbone"
-    count = len(stored.manifest["labels"])
+    count = f", num_labels={len(stored.manifest['labels'])}" if stored.head else ""
     return "\n".join(
         [*lines, "", "Or without petune:", "", "```python", "from peft import PeftModel",
-         f"from transformers import {shell}", "", f'model = {shell}.from_pretrained("{base}", num_labels={count})',
+         f"from transformers import {shell}", "", f'model = {shell}.from_pretrained("{base}"{count})',
          f'model = PeftModel.from_pretrained(model, "{folder}")', "```"]
     )  # fmt: skip
 

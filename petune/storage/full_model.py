@@ -13,6 +13,7 @@ from petune.errors import AdapterFileError
 from petune.lookup import find
 from petune.model.adapter import Adapter
 from petune.model.backbone import Backbone, quiet
+from petune.model.completing import base_of
 from petune.storage import strict_json
 from petune.storage.atomic import write_file
 from petune.storage.manifest import validate
@@ -66,12 +67,12 @@ def read_full(folder: Path) -> tuple[Backbone, Adapter]:
         # A head learns in float32 also on a narrower backbone; the default would round it to the backbone's type.
         wide = torch.promote_types(backbone.dtype, torch.float32)
         model = getattr(transformers, auto_class).from_pretrained(folder, dtype=wide)
+    inner = base_of(model).state_dict()
     prefix = f"{model.base_model_prefix}."
-    state = model.state_dict()
-    inner = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
-    outer = {name: t for name, t in state.items() if not name.startswith(prefix)}
-    if not outer:
-        raise AdapterFileError(f"{folder} holds no head.", expected="A full fine-tuning saves backbone and head.")
+    # Without those that are another name of a weight in the base model: a tied lm_head.
+    outer = {
+        name: p.detach() for name, p in model.named_parameters() if name not in inner and not name.startswith(prefix)
+    }
     adapter = unpack(Stored(manifest, {"": inner}, outer), backbone)
     adapter.facts["notices"] = []
     return adapter.shell.backbone, adapter

@@ -14,7 +14,8 @@ from petune.lookup import find, name_of
 from petune.model.adapter import Adapter
 from petune.model.backbone import Backbone
 from petune.model.bank import Bank
-from petune.model.probe import as_json, difference, replay, tolerance
+from petune.model.probe import as_json, difference, replay, thinned, tolerance
+from petune.model.shell import Shell
 from petune.storage import manifest as manifests
 from petune.storage.fingerprint import backbone_fingerprint, checkpoint_fingerprint
 from petune.storage.stored import Stored
@@ -41,15 +42,29 @@ def fingerprint(backbone: Backbone) -> str:
     return backbone.fingerprint
 
 
-def backbone_facts(backbone: Backbone, prefix: str) -> dict[str, Any]:
+def outputs_fingerprint(shell: Shell) -> str | None:
+    """The digest of what a language model's checkpoint holds around its base model; None where it holds nothing there.
+
+    It stands apart from the backbone's own, which is the same for every task on one checkpoint.
+    """
+    untied, seen = shell.outputs.untied, shell.backbone.output_fingerprints
+    kind = type(shell.model)
+    if untied and kind not in seen:
+        seen[kind] = backbone_fingerprint((name, tensor.detach()) for name, tensor in untied.items())
+    return seen.get(kind) if untied else None
+
+
+def backbone_facts(shell: Shell) -> dict[str, Any]:
     """What a manifest says of the backbone. A local folder is no id that others could use."""
+    backbone = shell.backbone
     local = Path(backbone.source).exists() if backbone.source else True
     return {
         "id": None if local else backbone.source,
         "path_or_id": str(Path(backbone.source).resolve()) if backbone.source and local else backbone.source or None,
         "model_type": backbone.model_type,
-        "prefix": prefix,
+        "prefix": shell.prefix,
         "fingerprint": fingerprint(backbone),
+        "outputs": outputs_fingerprint(shell),
         "dtype": str(backbone.dtype).removeprefix("torch."),
         "config": manifests.small_config(backbone.model.config),
     }
@@ -66,7 +81,7 @@ def pack(adapter: Adapter, probe_logits: torch.Tensor | None) -> Stored:
         task={"name": name_of("tasks", adapter.task), "knobs": task_knobs},
         labels=list(adapter.task.labels),
         method={"name": name_of("methods", adapter.method), "knobs": knobs_of(adapter.method)},
-        backbone=backbone_facts(shell.backbone, shell.model.base_model_prefix),
+        backbone=backbone_facts(shell),
         trained_as=facts.get("trained_as"),
         seed=facts.get("seed"),
         metrics=facts.get("metrics"),
@@ -75,7 +90,7 @@ def pack(adapter: Adapter, probe_logits: torch.Tensor | None) -> Stored:
         untrained=bool(facts.get("untrained", False)),
         training=facts.get("training", {}),
         transposed=[site.path for site in adapter.body.sites if site.transposed],
-        head_modules=[*shell.outside, *(f"{shell.model.base_model_prefix}.{path}" for path in shell.overlays)],
+        head_modules=[*shell.outside, *(f"{shell.prefix}.{path}".lstrip(".") for path in shell.overlays)],
     )
     return Stored(made, {path: _on_cpu(named) for path, named in layers.items()}, _on_cpu(adapter.head()))
 
@@ -118,11 +133,10 @@ def unpack(stored: Stored, backbone: Backbone, name: str | None = None) -> Adapt
     knobs = said["method"]["knobs"]
     method = from_knobs(knobs) if from_knobs is not None else method_class(**knobs)
     facts = {key: said.get(key) for key in ("seed", "metrics", "data", "trained_as", "untrained", "probe", "training")}
-    with torch.random.fork_rng(devices=[]):
-        adapter = Adapter.make(backbone, name or said["name"], method, task, **facts)
+    adapter = Adapter.filled(backbone, name or said["name"], method, task, stored.layers, stored.head, **facts)
     adapter.facts["notices"] = [*stored.notices, *notices]
     try:
-        adapter.load(stored.layers, stored.head)
+        _check_outputs(said["backbone"], adapter.shell)
         if str(backbone.dtype).removeprefix("torch.") != said["backbone"]["dtype"]:
             _check_by_probe(adapter, said.get("probe"))
     except BaseException:
@@ -151,6 +165,7 @@ def _check_by_probe(adapter: Adapter, stored_probe: dict[str, Any] | None) -> No
     finally:
         if adapter.name in bank.residents:
             bank.remove(adapter.name)
+    seen = seen if seen.shape == expected.shape else thinned(seen)
     differ, accepted = difference(expected, seen), ALIKE * float(expected.abs().max())
     if not differ <= accepted:
         raise AdapterFileError(
@@ -192,6 +207,22 @@ def check_backbone(stored: Stored, backbone: Backbone) -> list[str]:
     )
 
 
+def _check_outputs(said: dict[str, Any], shell: Shell) -> None:
+    """Refuses a language model's adapter where the checkpoint's `lm_head` is another one than in training.
+
+    Raises:
+        AdapterFileError: with both digests.
+    """
+    there, here = said.get("outputs"), outputs_fingerprint(shell)
+    same_type = said["dtype"] == str(shell.backbone.dtype).removeprefix("torch.")
+    if said["fingerprint"] is not None and there != here and same_type:
+        raise AdapterFileError(
+            f"The adapter was trained on another language modelling head: {str(there)[:12]}, here {str(here)[:12]}.",
+            expected="Backbone and head of a language model come from one checkpoint.",
+            fix=f"Load it on {said['path_or_id']!r}.",
+        )
+
+
 def _from_files(backbone: Backbone) -> str | None:
     """The fingerprint of the checkpoint files behind a backbone, if it came from a local folder."""
     if not backbone.source or not Path(backbone.source).is_dir():
@@ -210,6 +241,7 @@ def check_probe(stored_probe: dict[str, Any] | None, logits: torch.Tensor, dtype
     if not stored_probe:
         return None
     expected = torch.tensor(stored_probe["logits"])
+    logits = logits if logits.shape == expected.shape else thinned(logits)
     if expected.shape != logits.shape:
         raise AdapterFileError(f"The probe gives logits of shape {tuple(logits.shape)}, not {tuple(expected.shape)}.")
     differ, accepted = difference(expected, logits), tolerance(dtype, expected)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from petune.storage import layout, rotary
-from petune.storage.peft_reading import TASKS, from_peft
+from petune.storage.peft_reading import TASKS, WRITING, from_peft
 from petune.storage.stored import Stored
 
 
@@ -119,6 +119,9 @@ def largest_modules(head: Collection[str], everything: Iterable[str]) -> list[st
 
 def _task_type(stored: Stored, head: list[str]) -> str | None:
     """peft's task; it adds modules named `classifier` and `score` itself, so those must be whole in the head."""
+    writing = {own: theirs for theirs, own in WRITING.items()}.get(stored.manifest["task"]["name"])
+    if writing is not None:
+        return writing
     outside = [module for module in head if module.split(".")[0] != stored.prefix]
     named = {own: theirs for theirs, own in TASKS.items()}.get(stored.manifest["task"]["name"])
     return named if outside and not any("." in module for module in outside) else None

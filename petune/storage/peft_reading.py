@@ -15,7 +15,9 @@ from petune.storage.peft_fields import kind_of
 from petune.storage.stored import Stored
 
 TASKS = {"SEQ_CLS": "sequence-classification", "TOKEN_CLS": "token-classification"}
-"""peft's task types -> petune's tasks."""
+"""peft's task types -> petune's tasks, those with a head."""
+WRITING = {"CAUSAL_LM": "causal-lm", "SEQ_2_SEQ_LM": "seq2seq-lm"}
+"""The same for language models, whose head is the backbone's."""
 
 _PREFIXES = [
     "bert",
@@ -64,6 +66,8 @@ def from_peft(folder: str | Path, *, config: Any = None, prefix: str | None = No
     tensors = _tensors(folder)
     config = config if config is not None else _base_config(said)
     prefix = prefix if prefix is not None else _prefix(tensors, config)
+    if said.get("task_type") in WRITING and not any(name.startswith(f"base_model.model.{prefix}.") for name in tensors):
+        prefix = ""  # T5's language model has its backbone's parts in no module of their own
     head, own = _split(tensors, said, str(folder))
     notices: list[str] = []
     task = _task(said, head, str(source), notices)
@@ -73,7 +77,7 @@ def from_peft(folder: str | Path, *, config: Any = None, prefix: str | None = No
         knobs, layers = peft_prefix.layers(said, own, config, str(source))
     else:
         knobs, layers = peft_lora.layers(said, own, prefix, config, str(source), notices)
-    labels = _labels(head, str(folder), notices)
+    labels = _labels(head, str(folder), notices) if task in TASKS.values() else []
     made = manifest.build(
         name=folder.resolve().name,
         task={"name": task, "knobs": _task_knobs(task, labels)},
@@ -165,13 +169,13 @@ def _owns(module: str, name: str) -> bool:
 
 
 def _task(said: Mapping[str, Any], head: Mapping[str, Tensor], source: str, notices: list[str]) -> str:
-    said_type = said.get("task_type")
-    if said_type in TASKS:
-        return TASKS[said_type]
+    said_type, known = said.get("task_type"), {**TASKS, **WRITING}
+    if said_type in known:
+        return known[said_type]
     if said_type is not None:
         raise AdapterFileError(
             f"{source} is for the task {said_type}, which comes with another release of petune.",
-            expected=f"{' or '.join(TASKS)}.",
+            expected=f"{' or '.join(known)}.",
         )
     if not head:
         raise AdapterFileError(
@@ -210,6 +214,10 @@ def _labels(head: Mapping[str, Tensor], source: str, notices: list[str]) -> list
 
 def _task_knobs(task: str, labels: list[str]) -> dict[str, Any]:
     """What petune's task would have learnt from a table; peft knows of no columns."""
+    if task == "causal-lm":
+        return {"text": "text"}
+    if task == "seq2seq-lm":
+        return {"source": "source", "target": "target"}
     if task == "token-classification":
         return {"tokens": "tokens", "tags": "tags", "scheme": "none"}
     problem = "single_label_classification" if labels else "regression"

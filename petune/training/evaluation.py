@@ -39,9 +39,8 @@ def evaluate(
     answers, references = task.answers(logits, examples), task.references(examples)
     figures = compute(metrics, answers, references, task.labels)
     items = sum(task.count(example) for example in examples)
-    return EvalReport(
-        {**figures, "loss": loss / max(items, 1)}, per_class(answers, references, task.labels), rows=len(examples)
-    )
+    classes = per_class(answers, references, task.labels) if task.labels else []
+    return EvalReport({**figures, "loss": loss / max(items, 1)}, classes, rows=len(examples))
 
 
 def logits_of(

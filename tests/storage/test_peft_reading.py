@@ -204,7 +204,6 @@ def _edited(
         ({"init_lora_weights": "pissa_niter_4"}, "rewritten backbone"),
         ({"use_superlora": True}, "use_superlora"),
         ({"lora_alfa": 3}, "lora_alpha"),
-        ({"task_type": "CAUSAL_LM"}, "another release"),
         ({"task_type": "QUESTION_ANS"}, "another release"),
         ({"peft_type": "P_TUNING"}, "P_TUNING"),
         ({"peft_type": "DROP"}, "peft_type"),
