@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from petune.methods.head import Head as Head
     from petune.methods.lora import LoRA as LoRA
     from petune.methods.prefix import Prefix as Prefix
+    from petune.storage.store import AdapterStore as AdapterStore
     from petune.tasks.sequence_classification import SequenceClassification as SequenceClassification
     from petune.tasks.token_classification import TokenClassification as TokenClassification
     from petune.tuner import Tuner as Tuner
@@ -35,6 +36,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AdaptedModel": "petune.adapted",
+    "AdapterStore": "petune.storage.store",
     "AdaLoRA": "petune.methods.adalora",
     "Bottleneck": "petune.methods.bottleneck",
     "Full": "petune.methods.full",
