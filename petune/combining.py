@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
-import torch
 from transformers import PreTrainedModel
 
 from petune.data.preparing import tell
@@ -221,9 +220,8 @@ def _tuner(made: Combination, home: Backbone, sources: list[_Source], name: str,
     task = sources[made.chosen].adapter.task
     theirs = [source.tokenizer for source in (sources[made.chosen], *sources) if source.tokenizer is not None]
     opened = open_tokenizer(theirs[0] if tokenizer is None and theirs else tokenizer, home, task)
-    with torch.random.fork_rng(devices=[]):
-        adapter = Adapter.make(home, name, made.method, task, training={"merged_from": made.report.facts()})
-    adapter.load(made.layers, made.head)
+    facts = {"merged_from": made.report.facts()}
+    adapter = Adapter.filled(home, name, made.method, task, made.layers, made.head, training=facts)
     tuner = Tuner.__new__(Tuner)
     tuner._settle_on(home)
     tuner.task, tuner.method, tuner.name, tuner.tokenizer = task, made.method, name, opened

@@ -74,7 +74,7 @@ def combine(
     for adapter in adapters:
         refuse(adapter)
     chosen = 0 if head is None else chosen_head(adapters, head)
-    tensors = mean_head(adapters, weights) if head is None else adapters[chosen].head()
+    kept = mean_head(adapters, weights) if head is None else adapters[chosen].head()
     changes = [{path: factors_of(layer) for path, layer in adapter.body.layers.items()} for adapter in adapters]
     density = recipe.share(len(adapters))
     cuts, sites = {}, {}
@@ -96,7 +96,8 @@ def combine(
         None if head is None else adapters[chosen].name,
     )  # fmt: skip
     method, layers = _as_lora(adapters, cuts)
-    return Combination(chosen, method, layers, tensors, report)
+    # The new adapter takes these tensors over, so none of them may be another's.
+    return Combination(chosen, method, layers, {name: tensor.clone() for name, tensor in kept.items()}, report)
 
 
 def factors_of(layer: AdapterLayer) -> Factors:
@@ -104,8 +105,7 @@ def factors_of(layer: AdapterLayer) -> Factors:
     multiplied by the identity."""
     plain = layer.folded()
     if isinstance(plain, LoRALayer):
-        named = plain.tensors()
-        return Factors(_wide(named["lora_B"]) * plain.scale, _wide(named["lora_A"]))
+        return Factors(_wide(plain.lora_B) * plain.scale, _wide(plain.lora_A))
     change = _wide(plain.delta())
     d_out, d_in = change.shape
     one = torch.eye(min(d_out, d_in), dtype=change.dtype)
@@ -161,9 +161,14 @@ def _as_lora(adapters: Sequence[Adapter], cuts: Mapping[str, Factors]) -> tuple[
     ranks = {path: factors.rank for path, factors in cuts.items()}
     method = _own(adapters, ranks) or _scaled_by_one(adapters, ranks)
     return method, {
-        path: {"lora_A": factors.a.float(), "lora_B": (factors.b / method.scale(factors.rank)).float()}
+        path: {"lora_A": _narrow(factors.a), "lora_B": _narrow(factors.b / method.scale(factors.rank))}
         for path, factors in cuts.items()
     }
+
+
+def _narrow(tensor: Tensor) -> Tensor:
+    """As it is kept."""
+    return tensor.float().contiguous()
 
 
 def _own(adapters: Sequence[Adapter], ranks: Mapping[str, int]) -> LoRA | None:

@@ -17,6 +17,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+ROUNDING = torch.finfo(torch.float32).eps
+"""Singular values below this share of what was summed are zero, as far as float32 can tell."""
+
 
 class Factors(NamedTuple):
     """A product B A: `b` (d_out, R) with every scale in it, `a` (R, d_in)."""
@@ -67,13 +70,14 @@ def truncated(parts: Sequence[Factors], weights: Sequence[float], rank: int | No
     q_a, r_a = torch.linalg.qr(both.a.T)
     u, s, v = torch.linalg.svd(r_b @ r_a.T, full_matrices=False)
     # Measured by the summands, not by the sum: where they cancel out, what is left over is rounding.
-    size = sum(abs(w) * float(part.b.norm() * part.a.norm()) for part, w in zip(parts, weights, strict=True))
-    true_rank = int((s > torch.finfo(torch.float32).eps * size).sum())
+    size = float(torch.linalg.vector_norm(both.b, dim=0) @ torch.linalg.vector_norm(both.a, dim=1))
+    squares = [value * value for value in s.tolist()]
+    true_rank = sum(square > (ROUNDING * size) ** 2 for square in squares)
     if not true_rank:
         return Cut(Factors(both.b[:, :0], both.a[:0]), 0.0, 0.0)
     kept = true_rank if rank is None else min(rank, true_rank)
-    whole, lost = float(s.square().sum()), float(s[kept:].square().sum())
     if rank is None and kept == both.rank:
-        return Cut(both, 0.0, whole)
+        return Cut(both, 0.0, sum(squares))
     root = s[:kept].sqrt()
-    return Cut(Factors(q_b @ u[:, :kept] * root, root.unsqueeze(1) * (v[:kept] @ q_a.T)), lost, whole)
+    made = Factors(q_b @ (u[:, :kept] * root), (root.unsqueeze(1) * v[:kept]) @ q_a.T)
+    return Cut(made, sum(squares[kept:]), sum(squares))
