@@ -1,6 +1,6 @@
 """Question: what do many adapters on one backbone cost, beside peft on the same machine in the same process?
 
-    python -m benchmarks.serving                            # every figure; an hour or so on two quiet cores
+    python -m benchmarks.serving                            # every figure, on two quiet cores
     python -m benchmarks.serving --only routing loading     # some of them; the others stay as they were measured
     python -m benchmarks.serving --repeats 1                # a check that it runs: nothing is written
     python -m benchmarks.serving --only                     # measures nothing, prints the table and draws anew
@@ -40,13 +40,14 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", choices=FIGURES, nargs="*", default=FIGURES, help="only these figures")
     parser.add_argument("--repeats", type=int, default=Settings.repeats)
+    parser.add_argument("--decoder", default="", help="the folder of real_data.decoder_folder, if it was kept")
     parser.add_argument("--threads", type=int, default=2)
     asked = parser.parse_args(words)
     torch.set_num_threads(asked.threads)
     logging.disable_progress_bar()
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")  # peft asks for it
     figures, failed = before(), 0
-    settings = Settings(str(real_data.encoder_folder()), repeats=asked.repeats)
+    settings = Settings(str(real_data.encoder_folder()), asked.decoder, asked.repeats)
     for name in asked.only:
         try:
             figures[name] = measured(name, settings)

@@ -26,7 +26,7 @@ from petune.tasks.base import Task
 RANK = 8
 TARGETS = {"query,value": LoRA(rank=RANK, targets=("query", "value")), "all linear": LoRA(rank=RANK)}
 SPREAD = 0.02
-"""Standard deviation of the random B; with the zeros of a fresh adapter no wrong answer would show."""
+"""Standard deviation of random B and heads; with the zeros of a fresh adapter no wrong answer would show."""
 
 SENTIMENT = SequenceClassification(
     text="text", label="label", problem_type="single_label_classification", labels=("negative", "positive")
@@ -39,25 +39,29 @@ def twin(model: PreTrainedModel) -> PreTrainedModel:
     return copy.deepcopy(model, shared).requires_grad_(False).eval()
 
 
-def random_adapters(
-    backbone: Backbone, count: int, method: LoRA, task: Task | None = None, first: int = 0
-) -> list[Adapter]:
+def random_adapters(backbone: Backbone, count: int, method: LoRA, task: Task | None = None) -> list[Adapter]:
     """`count` adapters named a0, a1, ..., each with weights of its own; the same ones each time.
 
     Args:
         task: with its labels; None: sentiment with two labels.
-        first: the number of the first one.
     """
-    return [_random(backbone, number, method, task or SENTIMENT) for number in range(first, first + count)]
+    with torch.random.fork_rng(devices=[]):
+        made = [Adapter.make(backbone, f"a{number}", method, task or SENTIMENT) for number in range(count)]
+    for number, adapter in enumerate(made):
+        draw(adapter, number)
+    return made
 
 
-def _random(backbone: Backbone, number: int, method: LoRA, task: Task) -> Adapter:
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(number)
-        adapter = Adapter.make(backbone, f"a{number}", method, task)
-        for named in adapter.tensors().values():
-            named["lora_B"].normal_(std=SPREAD)
-    return adapter
+@torch.no_grad()
+def draw(adapter: Adapter, number: int) -> None:
+    """Gives a LoRA adapter its random weights, those of this number."""
+    generator = torch.Generator().manual_seed(number)
+    for named in adapter.tensors().values():
+        a, b = named["lora_A"], named["lora_B"]
+        a.normal_(std=a.shape[1] ** -0.5, generator=generator)
+        b.normal_(std=SPREAD, generator=generator)
+    for tensor in adapter.head().values():
+        tensor.normal_(std=SPREAD, generator=generator)
 
 
 def petune_model(model: PreTrainedModel, adapters: Iterable[Adapter], tokenizer: Any = None) -> AdaptedModel:
@@ -112,6 +116,14 @@ def put(adapters: Iterable[Adapter], home: AdaptedModel, place: Path) -> list[Pa
         home.remove("probed")
         folders.append(shelf.put(place / adapter.name, adapter, answers.float(), None, []))
     return folders
+
+
+def put_many(home: AdaptedModel, count: int, method: LoRA, place: Path) -> None:
+    """The folders of `count` random adapters, drawn anew into one that is made once."""
+    (adapter,) = random_adapters(home.backbone, 1, method)
+    for number in range(count):
+        draw(adapter, number)
+        put([adapter.renamed(f"a{number}")], home, place)
 
 
 def put_in_peft(adapters: Iterable[Adapter], model: PreTrainedModel, place: Path) -> list[Path]:

@@ -43,10 +43,7 @@ def run(settings: Settings) -> dict[str, Any]:
         place = Path(name)
         home = AdaptedModel(settings.encoder)
         fingerprint(home.backbone)
-        for number in range(settings.stored):
-            making.put(
-                making.random_adapters(home.backbone, 1, making.TARGETS["all linear"], first=number), home, place
-            )
+        making.put_many(home, settings.stored, making.TARGETS["all linear"], place)
         traffic = drawn(settings)
         everything = sorted({name for batch in traffic for name in batch.names})
         control = AdaptedModel(settings.encoder)
