@@ -68,7 +68,7 @@ def add_product(y: Tensor, left: Tensor, right: Tensor, scale: float | Tensor = 
     if isinstance(scale, Tensor):
         left, scale = (left * scale).to(right.dtype), 1.0
     graph = torch.is_grad_enabled() and (y.requires_grad or left.requires_grad or right.requires_grad)
-    if graph or y.dtype != left.dtype or y.dim() != 3 or not y.is_contiguous():
+    if graph or not y.dtype == left.dtype == right.dtype or y.dim() != 3 or not y.is_contiguous():
         change = product(left, right)
         return y + (change if isinstance(scale, float) and scale == 1.0 else change * scale).to(y.dtype)
     if right.dim() == 3:
