@@ -223,9 +223,10 @@ def test_nothing_of_the_width_is_decomposed(monkeypatch):
 
     for name in ("svd", "svdvals", "qr", "eigh"):
         monkeypatch.setattr(torch.linalg, name, watched(name, getattr(torch.linalg, name)))
+    monkeypatch.setattr(torch, "geqrf", watched("geqrf", torch.geqrf))
     for how in ("linear", "svd", "task_arithmetic", "cat"):
         merged(made, how=how, rank=None if how == "cat" else 5)
-    assert seen == {("svd", (7, 7)), ("qr", (32, 7))}
+    assert seen == {("svd", (7, 7)), ("geqrf", (32, 7))}
 
 
 class Live(TorchDispatchMode):

@@ -66,9 +66,8 @@ def truncated(parts: Sequence[Factors], weights: Sequence[float], rank: int | No
         rank: None cuts nothing but what is zero up to float32, and a sum of full rank is handed back stacked as it is.
     """
     both = stacked(parts, weights)
-    q_b, r_b = torch.linalg.qr(both.b)
-    q_a, r_a = torch.linalg.qr(both.a.T)
-    u, s, v = torch.linalg.svd(r_b @ r_a.T, full_matrices=False)
+    left, right = _ThinQR.of(both.b), _ThinQR.of(both.a.T)
+    u, s, v = torch.linalg.svd(left.r @ right.r.T, full_matrices=False)
     # Measured by the summands, not by the sum: where they cancel out, what is left over is rounding.
     size = float(torch.linalg.vector_norm(both.b, dim=0) @ torch.linalg.vector_norm(both.a, dim=1))
     squares = [value * value for value in s.tolist()]
@@ -79,5 +78,25 @@ def truncated(parts: Sequence[Factors], weights: Sequence[float], rank: int | No
     if rank is None and kept == both.rank:
         return Cut(both, 0.0, sum(squares))
     root = s[:kept].sqrt()
-    made = Factors(q_b @ (u[:, :kept] * root), (root.unsqueeze(1) * v[:kept]) @ q_a.T)
+    made = Factors(left.times(u[:, :kept] * root), right.times(v[:kept].T * root).T)
     return Cut(made, sum(squares[kept:]), sum(squares))
+
+
+class _ThinQR(NamedTuple):
+    """A QR whose Q stays in reflectors: it is needed for a few columns only, and forming it is half of the work."""
+
+    reflectors: Tensor
+    scales: Tensor
+    r: Tensor
+
+    @classmethod
+    def of(cls, tall: Tensor) -> _ThinQR:
+        """tall: (d, K)."""
+        packed, scales = torch.geqrf(tall)
+        return cls(packed[:, : len(scales)], scales, packed[: len(scales)].triu())
+
+    def times(self, columns: Tensor) -> Tensor:
+        """Q x columns: (min(d, K), R) -> (d, R)."""
+        padded = columns.new_zeros(self.reflectors.shape[0], columns.shape[1])
+        padded[: len(columns)] = columns
+        return torch.ormqr(self.reflectors, self.scales, padded)
