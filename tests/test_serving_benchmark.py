@@ -17,7 +17,6 @@ from benchmarks import machine
 from benchmarks.serving import __main__ as serving
 from benchmarks.serving import claims, generating, plot, routing, switching, tables, timing, traffic
 from benchmarks.serving.settings import Settings
-from petune import AdaptedModel
 from tests.tiny import config, folder, rows, tokenizer
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft's
@@ -227,15 +226,7 @@ def test_a_result_grows_figure_by_figure(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 def test_traffic_is_measured(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From adapters on disk to requests per second; a store that holds everything stands in for one that does not."""
-
-    def everything(settings: Settings, place: Path) -> AdaptedModel:
-        model = AdaptedModel(settings.encoder)
-        for path in sorted(place.iterdir()):
-            model.add(path.name, path)
-        return model
-
-    monkeypatch.setattr(traffic, "opened", everything)
+    """From adapters on disk to requests per second, by a store that has to load and to evict."""
     texts = [{"text": row["text"]} for row in rows(8)]
     monkeypatch.setattr(traffic.real_data, "sentiment", lambda: {"test": texts})
     found = traffic.run(settings)

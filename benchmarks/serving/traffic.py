@@ -22,7 +22,7 @@ from benchmarks.serving import making
 from benchmarks.serving.claims import at_least
 from benchmarks.serving.settings import Settings
 from benchmarks.serving.timing import resting_collector, rotated
-from petune import AdaptedModel
+from petune import AdaptedModel, AdapterStore
 from petune.storage.packing import fingerprint
 
 OF_RESIDENT = 0.60
@@ -49,8 +49,8 @@ def run(settings: Settings) -> dict[str, Any]:
         control = AdaptedModel(settings.encoder)
         for name in everything:
             control.add(name, place / name)
-        arms = {"all resident": control, "store": opened(settings, place)}
-        answered = replayed(arms, traffic, settings)
+        stored = AdaptedModel(settings.encoder, store=AdapterStore(place, resident=settings.resident))
+        answered = replayed({"all resident": control, "store": stored}, traffic, settings)
     per_second = {
         arm: [settings.rows * settings.batches / seconds for seconds in found] for arm, found in answered.items()
     }
@@ -68,13 +68,6 @@ def run(settings: Settings) -> dict[str, Any]:
     }
     cells = [{**facts, "requests_per_second": told}]
     return {"cells": cells, "claims": claims(cells)}
-
-
-def opened(settings: Settings, place: Path) -> AdaptedModel:
-    """A model whose adapters are loaded on first use."""
-    from petune import AdapterStore
-
-    return AdaptedModel(settings.encoder, store=AdapterStore(place, resident=settings.resident))
 
 
 def drawn(settings: Settings) -> list[Batch]:
