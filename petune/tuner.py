@@ -9,25 +9,23 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from petune.config import TrainConfig, as_config, near_keywords
-from petune.data.preparing import prepare, tell
+from petune.data.preparing import tell
 from petune.data.tokenizers import open_tokenizer
 from petune.errors import AdapterError
 from petune.methods.base import Method, as_method
 from petune.model.adapter import Adapter
 from petune.model.backbone import Backbone
 from petune.model.bank import Bank
-from petune.model.learner import Learner
 from petune.model.merging import MergeReceipt, merge, merged_copy, unmerge
-from petune.model.modes import evaluating
 from petune.model.probe import replay
 from petune.storage import shelf
 from petune.storage.packing import check_probe
-from petune.tasks.base import Example, Task, as_task
-from petune.training.evaluation import evaluate, logits_of
+from petune.tasks.base import Task, as_task
 from petune.training.fitting import Fitted, fit, plan, reside
 from petune.training.plan import Plan
 from petune.training.report import EvalReport, TrainReport
 from petune.training.starting import start_from
+from petune.training.using import Work
 
 BATCH = 32
 """Rows per forward where nothing is learnt."""
@@ -153,18 +151,15 @@ class Tuner:
         Raises:
             DataError: rows that cannot be used, or a label that training never saw, with its place.
         """
-        task, examples = self.adapter.task, self._examples(data, learn=False)
-        with evaluating(*self.adapter.modules()):
-            wanted = (*task.default_metrics(), *metrics)
-            return evaluate(Learner(self._bank, self.adapter), task, self.tokenizer, examples, wanted, batch_size)
+        return self._work.evaluate(data, metrics, batch_size)
 
     def predict(self, texts: Sequence[Any], batch_size: int = BATCH) -> list[Any]:
-        """One answer per row: str, list[str] (multi-label, tags), or float (regression).
+        """One answer per row: str, list[str] (multi-label, tags), or float (regression); a language model's is written.
 
         Raises:
             DataError: items that are no text, with their row.
         """
-        return self.adapter.task.answers(*self._logits(texts, batch_size))
+        return self._work.predict(texts, batch_size)
 
     def predict_proba(self, texts: Sequence[Any], batch_size: int = BATCH) -> Any:
         """(rows, C) probabilities in the order of `classes_`; for tags a list of (words, C).
@@ -172,18 +167,23 @@ class Tuner:
         Raises:
             DataError: items that are no text, with their row.
         """
-        return self.adapter.task.probabilities(*self._logits(texts, batch_size))
+        return self._work.predict_proba(texts, batch_size)
 
-    def _examples(self, data: Any, **how: bool) -> list[Example]:
-        made = prepare(self.adapter.task, data, None, self.tokenizer, self.backbone.positions, 0, **how)
-        tell(made.notices, self._said)
-        return made.train
+    def generate(self, texts: Sequence[Any], batch_size: int = BATCH, **options: Any) -> list[Any]:
+        """What the language model writes for each text; a list each for `num_return_sequences` above 1.
 
-    def _logits(self, texts: Sequence[Any], batch_size: int) -> tuple[list[Any], list[Example]]:
-        adapter, examples = self.adapter, self._examples(texts, labelled=False)
-        with evaluating(*adapter.modules()):
-            learner = Learner(self._bank, adapter)
-            return logits_of(learner, adapter.task, self.tokenizer, examples, batch_size), examples
+        Args:
+            options: of transformers' `generate`, on top of the task's knobs; `seed`: a number, or one for each text.
+
+        Raises:
+            AdapterError: the task is no language model's.
+            ConfigError: an unknown option, or options that contradict each other.
+        """
+        return self._work.generate(texts, batch_size, options)
+
+    @property
+    def _work(self) -> Work:
+        return Work(self._bank, self.adapter, self.tokenizer, self._said)
 
     # -- resting ----------------------------------------------------------------------------------------------------
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from transformers import GenerationConfig
 from transformers.generation.configuration_utils import GenerationMode
 
-from petune.errors import BackboneError, ConfigError
+from petune.errors import BackboneError, ConfigError, PetuneError
 from petune.lookup import unknown
 from petune.model.shell import Shell
 
@@ -20,6 +21,17 @@ MODES = (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE, GenerationMode.BEA
 PASSED_ON = ("logits_processor", "stopping_criteria", "streamer", "prefix_allowed_tokens_fn", "tokenizer")
 """Arguments of `generate` that are no settings."""
 OF_SAMPLING = ("temperature", "top_k", "top_p", "top_h", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """What transformers thinks of options that do not go together, as petune's error."""
+    try:
+        yield
+    except PetuneError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"transformers cannot generate so: {error}") from error
 
 
 def settings(shell: Shell, options: Mapping[str, Any], rows: int) -> GenerationConfig:
@@ -42,7 +54,8 @@ def settings(shell: Shell, options: Mapping[str, Any], rows: int) -> GenerationC
     _bound(shell, config, given)
     if config.pad_token_id is None:
         config.pad_token_id = shell.backbone.pad_token_id
-    config.update(**given)
+    with told():
+        config.update(**given)
     if not config.do_sample:
         for name in OF_SAMPLING:  # a checkpoint's own, which only sampling asks for
             setattr(config, name, None)

@@ -16,11 +16,13 @@ import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
 
-from petune.errors import AdapterError, BackboneError, ConfigError, DataError, PetuneError, RouteError
+from petune.errors import AdapterError, BackboneError, ConfigError, DataError, RouteError
+from petune.lookup import name_of
+from petune.model.adapter import Adapter
 from petune.model.alone import Draws, Unpadded, reads_padding
 from petune.model.backbone import Backbone
 from petune.model.bank import Bank
-from petune.model.decoding import PASSED_ON, settings
+from petune.model.decoding import PASSED_ON, settings, told
 from petune.model.gate import running
 from petune.model.routing import Frame, entered
 from petune.model.shell import Shell
@@ -50,12 +52,7 @@ def _writer(bank: Bank, frame: Frame) -> Shell:
     if frame.merged is not None:
         adapters = [bank.find(frame.merged)]
     for adapter in adapters:
-        if not adapter.shell.model.can_generate():
-            raise AdapterError(
-                f"The adapter {adapter.name!r} was trained for {type(adapter.task).__name__}: it writes no texts.",
-                expected="Adapters of the tasks causal-lm and seq2seq-lm do.",
-                fix="Use predict for it.",
-            )
+        refuse_unless_writing(adapter)
         if type(adapter.shell.model) is not type(adapters[0].shell.model):
             raise AdapterError(
                 f"The adapters {adapters[0].name!r} and {adapter.name!r} write with different kinds of models.",
@@ -63,6 +60,16 @@ def _writer(bank: Bank, frame: Frame) -> Shell:
                 fix="Send each kind in a call of its own.",
             )
     return adapters[0].shell if adapters else _bare(bank.backbone)
+
+
+def refuse_unless_writing(adapter: Adapter) -> None:
+    """Raises AdapterError for an adapter that answers with labels."""
+    if not adapter.shell.model.can_generate():
+        raise AdapterError(
+            f"The adapter {adapter.name!r} was trained for {name_of('tasks', adapter.task)}: it writes no texts.",
+            expected="Adapters of the tasks causal-lm and seq2seq-lm do.",
+            fix="Use predict for it.",
+        )
 
 
 def _bare(backbone: Backbone) -> Shell:
@@ -116,23 +123,18 @@ def write(
     _refuse_too_long(shell, given, config)
     times = max(config.num_beams or 1, config.num_return_sequences or 1)
     wide = None if frame is None else frame.expanded(times)
-    seeds = _seeds(seed, rows)
+    seeds = seeds_of(seed, rows)
     own = functools.partial(
         _processors, seeds=seeds, times=config.num_return_sequences or 1, pads=[n for n in pads for _ in range(times)]
     )
     model = _twin(shell, config, own, wide)
     more = {name: options[name] for name in PASSED_ON if name in options}
-    try:
-        with torch.no_grad():
-            if model.config.is_encoder_decoder:
-                with entered(None if frame is None else frame.fresh()):
-                    given["encoder_outputs"] = _encoded(model, given)
-            with entered(wide):
-                return model.generate(**given, **more)  # type: ignore[operator]
-    except PetuneError:
-        raise
-    except ValueError as error:  # what transformers thinks of options that do not go together
-        raise ConfigError(f"transformers cannot generate so: {error}") from error
+    with told(), torch.no_grad():
+        if model.config.is_encoder_decoder:
+            with entered(None if frame is None else frame.fresh()):
+                given["encoder_outputs"] = _encoded(model, given)
+        with entered(wide):
+            return model.generate(**given, **more)  # type: ignore[operator]
 
 
 def _encoded(model: PreTrainedModel, given: Mapping[str, Any]) -> Any:
@@ -186,7 +188,16 @@ def _refuse_other_route(frame: Frame | None, rows: int) -> None:
         )
 
 
-def _seeds(seed: int | Sequence[int], rows: int) -> list[int]:
+def seeds_of(seed: int | Sequence[int], rows: int) -> list[int]:
+    """One seed for each row.
+
+    Raises:
+        ConfigError: another number of seeds than rows.
+
+    Example:
+        >>> seeds_of(7, 3)
+        [7, 8, 9]
+    """
     if isinstance(seed, int):
         return [seed + row for row in range(rows)]
     if len(seed) != rows:

@@ -137,8 +137,8 @@ class WritingTask(Task):
         return "loss"
 
     def _targets(self, example: Example) -> list[int]:
-        """The labels at the places where logits foretell something."""
-        labels: list[int] = example["labels"]
+        """The labels at the places where logits foretell something; without labels that is everywhere."""
+        labels: list[int] = example["labels" if "labels" in example else "input_ids"]
         return labels[1:] if self.shifted else labels
 
     def _no_classes(self) -> ConfigError:

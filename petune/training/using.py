@@ -1,0 +1,66 @@
+"""A fitted adapter at work: rows in; figures, answers, probabilities or texts out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from petune.data.preparing import prepare, tell
+from petune.model.adapter import Adapter
+from petune.model.bank import Bank
+from petune.model.generating import refuse_unless_writing
+from petune.model.learner import Learner
+from petune.model.modes import evaluating
+from petune.tasks.base import Example
+from petune.training.evaluation import evaluate, logits_of
+from petune.training.report import EvalReport
+from petune.training.writing import Job, write_texts
+
+
+class Work(NamedTuple):
+    """What is needed to put an adapter to work.
+
+    Args:
+        bank: where it is resident, if its method can be.
+        said: notices that were told already.
+    """
+
+    bank: Bank
+    adapter: Adapter
+    tokenizer: Any
+    said: set[str]
+
+    def evaluate(self, data: Any, metrics: Sequence[Any], batch_size: int) -> EvalReport:
+        """The figures of labelled rows; see `Tuner.evaluate`."""
+        task, examples = self.adapter.task, self._examples(data, learn=False)
+        wanted = (*task.default_metrics(), *metrics)
+        with evaluating(*self.adapter.modules()):
+            return evaluate(Learner(self.bank, self.adapter), task, self.tokenizer, examples, wanted, batch_size)
+
+    def predict(self, texts: Sequence[Any], batch_size: int) -> list[Any]:
+        """One answer per row; see `Tuner.predict`."""
+        if self.adapter.task.generates:
+            return self.generate(texts, batch_size, {})
+        return self.adapter.task.answers(*self._logits(texts, batch_size))
+
+    def predict_proba(self, texts: Sequence[Any], batch_size: int) -> Any:
+        """Probabilities of the classes; see `Tuner.predict_proba`."""
+        return self.adapter.task.probabilities(*self._logits(texts, batch_size))
+
+    def generate(self, texts: Sequence[Any], batch_size: int, options: dict[str, Any]) -> list[Any]:
+        """What the language model writes; see `Tuner.generate`."""
+        refuse_unless_writing(self.adapter)
+        jobs = [Job(self.adapter, self.tokenizer, example) for example in self._examples(texts, labelled=False)]
+        return write_texts(self.bank.frame, jobs, batch_size=batch_size, **options)
+
+    def _examples(self, data: Any, **how: bool) -> list[Example]:
+        positions = self.adapter.shell.backbone.positions
+        made = prepare(self.adapter.task, data, None, self.tokenizer, positions, 0, **how)
+        tell(made.notices, self.said)
+        return made.train
+
+    def _logits(self, texts: Sequence[Any], batch_size: int) -> tuple[list[Any], list[Example]]:
+        examples = self._examples(texts, labelled=False)
+        with evaluating(*self.adapter.modules()):
+            learner = Learner(self.bank, self.adapter)
+            return logits_of(learner, self.adapter.task, self.tokenizer, examples, batch_size), examples

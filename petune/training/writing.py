@@ -1,0 +1,97 @@
+"""Texts in, written texts out: prompts of similar length share a batch, whatever their adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from petune.data.batching import ordered_batches
+from petune.model.adapter import Adapter
+from petune.model.generating import generate, refuse_unless_writing, seeds_of, write
+from petune.model.modes import evaluating
+from petune.model.routing import Frame, Route
+from petune.tasks._padding import pad_inputs
+from petune.tasks._writing import WritingTask
+from petune.tasks.base import Example
+from petune.training.batches import length_of
+
+
+class Job(NamedTuple):
+    """One prompt.
+
+    Args:
+        adapter: whose task says how it is padded, written and read back.
+        example: encoded without labels.
+    """
+
+    adapter: Adapter
+    tokenizer: Any
+    example: Example
+
+
+def write_texts(
+    frame: Callable[[Route], Frame],
+    jobs: Sequence[Job],
+    *,
+    batch_size: int,
+    seed: int | Sequence[int] = 0,
+    **options: Any,
+) -> list[Any]:
+    """What follows each prompt, in their order; a list of texts each for `num_return_sequences` above 1.
+
+    Args:
+        frame: a route -> the frame of one call, such as `bank.frame`.
+        seed: of sampling: one for each prompt, or one for all, which prompt i turns into seed + i.
+        options: of `generate`, on top of those of each adapter's task.
+
+    Raises:
+        AdapterError: an adapter whose task writes no texts.
+        ConfigError, BackboneError: see `petune.model.generating.write`.
+    """
+    seeds, found = seeds_of(seed, len(jobs)), [None] * len(jobs)
+    kinds: dict[str, list[int]] = {}
+    for index, job in enumerate(jobs):
+        refuse_unless_writing(job.adapter)
+        kinds.setdefault(_kind(job, options), []).append(index)
+    with evaluating(*{id(job.adapter): module for job in jobs for module in job.adapter.modules()}.values()):
+        for kind in kinds.values():
+            for places in ordered_batches([length_of(jobs[index].example) for index in kind], batch_size):
+                rows = [kind[place] for place in places]
+                texts = _batch(frame, [jobs[row] for row in rows], [seeds[row] for row in rows], options)
+                for row, text in zip(rows, texts, strict=True):
+                    found[row] = text
+    return found
+
+
+def _task(job: Job) -> WritingTask:
+    assert isinstance(job.adapter.task, WritingTask)
+    return job.adapter.task
+
+
+def _kind(job: Job, options: dict[str, Any]) -> str:
+    """Equal for prompts that may share a batch: padded alike, written with the same options."""
+    asked = {**_task(job).options(), **options}
+    own = id(job.adapter) if job.adapter.method.residence == "private" else 0
+    return f"{job.tokenizer.pad_token_id} {_task(job).side} {sorted(asked.items(), key=str)} {own}"
+
+
+def _batch(
+    frame: Callable[[Route], Frame], jobs: Sequence[Job], seeds: list[int], options: dict[str, Any]
+) -> list[Any]:
+    """The texts of one batch."""
+    first, task = jobs[0], _task(jobs[0])
+    asked = {**task.options(), **options}
+    asked.setdefault("pad_token_id", first.tokenizer.pad_token_id)
+    device = first.adapter.shell.backbone.device
+    inputs = pad_inputs([job.example for job in jobs], first.tokenizer, task.side)
+    inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
+    if first.adapter.method.residence == "private":
+        output = write(first.adapter.shell, None, inputs, seed=seeds, **asked)
+    else:
+        names = [job.adapter.name for job in jobs]
+        made = frame(names[0] if len(set(names)) == 1 else names)
+        output = generate(made.owner, made, inputs, seed=seeds, **asked)  # type: ignore[arg-type]
+    rows = getattr(output, "sequences", output).tolist()
+    width, times = inputs["input_ids"].shape[1], len(rows) // len(jobs)
+    texts = [_task(jobs[n // times]).written(row, width, jobs[n // times].tokenizer) for n, row in enumerate(rows)]
+    return texts if times == 1 else [texts[start : start + times] for start in range(0, len(texts), times)]
