@@ -53,7 +53,9 @@ class Capacity(NamedTuple):
         return adapters <= self.adapters if self.adapters is not None else size <= (self.bytes or 0)
 
     def __str__(self) -> str:
-        return f"{self.adapters} adapters" if self.adapters is not None else f"{self.bytes:,} bytes"
+        if self.adapters is None:
+            return f"{self.bytes:,} bytes"
+        return "1 adapter" if self.adapters == 1 else f"{self.adapters} adapters"
 
 
 def bytes_of(adapter: Adapter) -> int:

@@ -121,10 +121,10 @@ class Residency:
         needed = self.needed(wanted)
         size = sum(self.sizes.get(name, 0) for name in needed)
         if not self.capacity.holds(len(needed), size):
-            beside = f", {len(needed)} with the pinned ones" if len(needed) > len(wanted) else ""
+            beside = ", the pinned ones included" if len(needed) > len(wanted) else ""
             told = f" ({size:,} bytes)" if self.capacity.bytes is not None else ""
             raise RouteError(
-                f"{len(wanted)} adapters are wanted at once{beside}{told}.",
+                f"The call needs {len(needed)} adapters at once{told}{beside}.",
                 expected=f"The store keeps {self.capacity} resident.",
                 fix="Name fewer in one call, unpin some, or make the store with a larger resident=.",
             )

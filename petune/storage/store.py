@@ -249,7 +249,7 @@ class AdapterStore:
                 f"{name!r} is a full fine-tuning: a whole model, no resident of this backbone.",
                 fix="Load its folder with Tuner.load or with transformers.",
             )
-        taken = shelf.take(folder, bank.backbone, name)
+        taken = shelf.take(folder, bank.backbone, name, share=True)
         if taken.adapter.method.residence != "shared":
             taken.adapter.body.detach()
             raise AdapterError(

@@ -42,10 +42,10 @@ def patch_take(monkeypatch: pytest.MonkeyPatch, before: Callable[[str], Any]) ->
     """Calls `before(name)` in every read; the result lists the names that were read."""
     real, read = shelf.take, list[str]()
 
-    def take(folder: Path, backbone: Any, name: str) -> shelf.Taken:
+    def take(folder: Path, backbone: Any, name: str, **more: Any) -> shelf.Taken:
         read.append(name)
         before(name)
-        return real(folder, backbone, name)
+        return real(folder, backbone, name, **more)
 
     monkeypatch.setattr(shelf, "take", take)
     return read
