@@ -19,6 +19,7 @@ from petune.model.bank import Bank
 from petune.model.learner import Learner
 from petune.model.routing import Frame, Group, entered
 from petune.model.running import _backbone_once, _head
+from petune.tasks.base import IGNORE
 
 
 class Part(NamedTuple):
@@ -105,7 +106,9 @@ def _padded(tensor: Tensor, length: int, value: int) -> Tensor:
 
 
 def _filler(name: str, adapter: Adapter) -> int:
-    """What pads an input: pieces get the pad piece, for some architectures tell positions by it; the rest is masked."""
+    """What pads an input: the pad piece, for some architectures tell positions by it; no label; the rest is masked."""
+    if name.endswith("labels"):
+        return IGNORE
     return (adapter.shell.backbone.pad_token_id or 0) if name.endswith("input_ids") else 0
 
 

@@ -47,14 +47,30 @@ def test_families_learn_together(family):
 
 
 def test_tasks_that_call_the_backbone_in_another_way_learn_beside_each_other():
-    """T5's tags use its encoder alone, its classifiers both sides: each kind has its own forward."""
+    """T5's tags use its encoder alone, its classifiers both sides, and texts are written from their own targets."""
     model = still("t5")
     config = quick(optimizer="sgd", learning_rate=0.001)
+    pairs = [{"source": row["text"], "target": row["label"]} for row in tiny.rows(24, 4)]
     jobs = [
         Job(tuner(model, "one", LoRA(rank=2)), tiny.rows(24), None, config),
         Job(tuner(model, "tags", "bottleneck", "token-classification"), tiny.tag_rows(24), None, config),
+        Job(tuner(model, "write", "lora", "seq2seq-lm"), pairs, None, config),
         Job(tuner(model, "two", LoRA(rank=4)), tiny.rows(24, 3, seed=1), None, config),
         Job(tuner(model, "more", "lora", "token-classification"), tiny.tag_rows(20), None, config),
+        Job(tuner(model, "longer", "prefix", "seq2seq-lm"), [{**row, "target": row["source"]} for row in pairs], None,
+            config),
+    ]  # fmt: skip
+    for one, solo in zip(fit_many(jobs), alone(jobs), strict=True):
+        assert apart(one, solo) <= 1e-5, one.name
+
+
+def test_a_language_model_learns_beside_a_classifier():
+    """One forward of a decoder gives the pieces of the one and the last states of the other."""
+    model = still("llama")
+    jobs = [
+        Job(tuner(model, "write", "lora", "causal-lm"), tiny.rows(24), None, quick(optimizer="sgd")),
+        Job(tuner(model, "class", LoRA(rank=2)), tiny.rows(16, 3), None, quick(optimizer="sgd")),
+        Job(tuner(model, "tags", "prefix", "token-classification"), tiny.tag_rows(16), None, quick(optimizer="sgd")),
     ]
     for one, solo in zip(fit_many(jobs), alone(jobs), strict=True):
         assert apart(one, solo) <= 1e-5, one.name
