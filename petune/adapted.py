@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import EllipsisType
-from typing import Any, Protocol
+from typing import Any, Literal
 
 import torch
 from transformers import PreTrainedModel
 
-from petune.data.batching import ordered_batches
-from petune.data.preparing import prepare, tell
-from petune.data.sources import read
-from petune.data.tokenizers import open_tokenizer
 from petune.errors import AdapterError, DataError, RouteError
+from petune.mixed import Read, answers
 from petune.model.adapter import Adapter
 from petune.model.backbone import Backbone
 from petune.model.bank import Bank
-from petune.model.modes import evaluating
+from petune.model.framing import find_in
+from petune.model.merging import MergeReceipt, merge, merged_copy, unmerge
 from petune.model.routing import Frame, Route, current, entered
 from petune.model.running import run
+from petune.residents import HasAdapter, Residents
 from petune.storage import shelf
-from petune.storage.full_model import is_full_model
-from petune.storage.packing import fingerprint
-from petune.tasks._padding import pad_inputs
-from petune.tasks.base import Example, Table, Task
-
-
-class HasAdapter(Protocol):
-    """Anything that holds an adapter, such as a fitted `Tuner`."""
-
-    @property
-    def adapter(self) -> Adapter:
-        """The adapter."""
+from petune.storage.store import AdapterStore
 
 
 class AdaptedModel:
@@ -44,6 +31,7 @@ class AdaptedModel:
     Args:
         backbone: a folder, a hub id, or a transformers model that is loaded already.
         tokenizer: for `predict`; None takes the one beside the backbone when it is needed.
+        store: adapters on disk that are loaded when a call first names them.
 
     Raises:
         BackboneError: no such model.
@@ -59,12 +47,22 @@ class AdaptedModel:
         True
     """
 
-    def __init__(self, backbone: str | Path | PreTrainedModel, tokenizer: Any = None) -> None:
+    def __init__(
+        self, backbone: str | Path | PreTrainedModel, tokenizer: Any = None, *, store: AdapterStore | None = None
+    ) -> None:
         self.backbone = Backbone.open(backbone)
-        self._bank = Bank(self.backbone)
-        self._given_tokenizer = tokenizer
-        self._tokenizers: dict[str, Any] = {}
+        self.merge_receipt: MergeReceipt | None = None
+        self._residents = Residents(self.backbone, tokenizer, store)
         self._default: str | None = None
+
+    @property
+    def store(self) -> AdapterStore | None:
+        """Where adapters come from that are not resident yet."""
+        return self._residents.store
+
+    @property
+    def _bank(self) -> Bank:
+        return self._residents.bank
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -91,42 +89,36 @@ class AdaptedModel:
         self._bank.refuse_while_merged("add an adapter")
         if name in self._bank.residents:
             raise AdapterError(
-                f"There is an adapter {name!r} already.", fix=f"Call remove({name!r}) first, or take another name."
+                f"There is an adapter {name!r} already.",
+                fix=f"Call replace({name!r}, ...) to swap it, or take another name.",
             )
-        self._bank.refuse_beside_sole()
-        fingerprint(self.backbone)
-        if isinstance(adapter, str | Path):
-            made, tokenizer = self._read(name, adapter)
-        else:
-            living = adapter if isinstance(adapter, Adapter) else adapter.adapter
-            made, tokenizer = shelf.rebuilt(living, self.backbone, name), getattr(adapter, "tokenizer", None)
-        try:
-            self._bank.add(made)
-        except AdapterError:
-            made.body.detach()
-            raise
-        self._tokenizers[name] = tokenizer
-        tell(made.facts.get("notices", []))
+        self._residents.put(name, adapter)
         return self
 
-    def _read(self, name: str, folder: str | Path) -> tuple[Adapter, Any]:
-        if is_full_model(Path(folder)):
-            raise AdapterError(
-                f"{str(folder)!r} is a full fine-tuning: a whole model, no resident of a shared backbone.",
-                fix="Load it with Tuner.load(folder) or with transformers.",
-            )
-        taken = shelf.take(folder, self.backbone, name)
-        return taken.adapter, taken.tokenizer
+    def replace(self, name: str, adapter: str | Path | Adapter | HasAdapter) -> AdaptedModel:
+        """Swaps a live adapter for another one under the same name, in one step: every row of every call sees the
+        old one or the new one as a whole, head and labels included. Another method, rank or label set will do.
+
+        Args:
+            adapter: as for `add`.
+
+        Raises:
+            RouteError: no such adapter.
+            AdapterFileError, AdapterError, MergeError: as `add`; the old one goes on serving.
+        """
+        self._bank.find(name)
+        self._bank.refuse_while_merged("replace an adapter")
+        self._residents.put(name, adapter)
+        return self
 
     def remove(self, name: str) -> AdaptedModel:
-        """Takes an adapter out.
+        """Takes an adapter out; calls that run on it end undisturbed.
 
         Raises:
             RouteError: no such adapter.
             MergeError: while merged.
         """
         self._bank.remove(name)
-        self._tokenizers.pop(name, None)
         if self._default == name:
             self._default = None
         return self
@@ -138,7 +130,7 @@ class AdaptedModel:
             RouteError: no such adapter.
         """
         if name is not None:
-            self._bank.find(name)
+            find_in(self._residents.at_hand(name).adapters, name)
         self._default = name
         return self
 
@@ -164,22 +156,63 @@ class AdaptedModel:
         Raises:
             RouteError: unknown names.
         """
-        with entered(self._bank.frame(route)):
+        with entered(self._bank.frame(route, self._residents.at_hand(route))):
             yield self
 
     def _frame(self, route: Route | EllipsisType) -> Frame:
         """The frame of one call, whose route was given, is around it, or is the default."""
         if route is not ...:
-            return self._bank.frame(route)
+            return self._bank.frame(route, self._residents.at_hand(route))
         around = current(self._bank)
         if around is not None:
             return around
         default = self._default if self._bank.merged is None else self._bank.merged
-        return self._bank.frame(default)
+        return self._bank.frame(default, self._residents.at_hand(default))
+
+    def compact(self) -> AdaptedModel:
+        """Gives back the memory that the stacks hold in reserve for adapters to come."""
+        self._bank.compact()
+        return self
+
+    def merge(self, name: str) -> PreTrainedModel:
+        """Writes an adapter into the backbone, in place, and returns its task's model. Calls that run are waited for;
+        until `unmerge`, calls of other adapters are errors.
+
+        Raises:
+            RouteError: no such adapter.
+            MergeError: merged already, a method without a weight change, or the probe's logits would differ too much.
+        """
+        adapter = self._bank.find(name)
+        self.merge_receipt = merge(self._bank, adapter)
+        return adapter.shell.model
+
+    def unmerge(self) -> AdaptedModel:
+        """Puts the backbone's original bits back, and serves every adapter again.
+
+        Raises:
+            MergeError: nothing is merged.
+        """
+        unmerge(self._bank)
+        return self
+
+    def merged_copy(self, name: str) -> PreTrainedModel:
+        """An independent model with an adapter merged in; serving goes on undisturbed.
+
+        Raises:
+            RouteError: no such adapter.
+            MergeError: as `merge`.
+        """
+        model, self.merge_receipt = merged_copy(self._bank, self._bank.find(name))
+        return model
 
     @torch.no_grad()
     def predict(
-        self, texts: Sequence[Any], adapters: Sequence[str] | str | None = None, batch_size: int = 32
+        self,
+        texts: Sequence[Any],
+        adapters: Sequence[str] | str | None = None,
+        batch_size: int = 32,
+        *,
+        errors: Literal["raise", "return"] = "raise",
     ) -> list[Any]:
         """Each row's answer in the labels of its own adapter; rows of several adapters share their forwards.
 
@@ -187,33 +220,36 @@ class AdaptedModel:
             texts: texts, dicts or word lists; also a DataFrame or a Dataset.
             adapters: one name per row, one for all, or None for the route of `with model.routed(...)`, else the
                 default of `use`.
+            errors: what becomes of rows whose adapter the store cannot load: `"raise"` the first error, or
+                `"return"` it in each such row's place.
 
         Raises:
             RouteError: unknown names, a missing default, or another number of names than texts.
             DataError: items that are no text, with their row.
+            AdapterFileError: the store could not load an adapter.
         """
-        names = self._names(texts, adapters)
-        answers: list[Any] = [None] * len(names)
-        examples: list[tuple[str, Example]] = []
-        places: dict[str, list[int]] = {}
-        for name in dict.fromkeys(names):
-            adapter = self._bank.find(name)
-            rows = places[name] = [index for index, of in enumerate(names) if of == name]
-            mine = _some(adapter.task, texts, rows)
-            made = prepare(
-                adapter.task, mine, None, self.tokenizer_of(name), self.backbone.positions, 0, labelled=False
-            )
-            tell(made.notices)
-            examples += [(name, example) for example in made.train]
-        with evaluating(*(module for name in places for module in self._bank.find(name).modules())):
-            logits = self._logits(examples, batch_size)
-        for name, rows in places.items():
-            own = [index for index, (of, _) in enumerate(examples) if of == name]
-            task = self._bank.find(name).task
-            found = task.answers([logits[index] for index in own], [examples[index][1] for index in own])
-            for row, answer in zip(rows, found, strict=True):
-                answers[row] = answer
-        return answers
+        return self._answers(texts, adapters, batch_size, errors, lambda task, *those: task.answers(*those))
+
+    @torch.no_grad()
+    def predict_proba(
+        self, texts: Sequence[Any], adapters: Sequence[str] | str | None = None, batch_size: int = 32
+    ) -> list[Any]:
+        """Each row's probabilities by its own adapter, (C,) in the order of its labels; for tags (words, C).
+
+        Raises:
+            RouteError, DataError, AdapterFileError: as `predict`.
+        """
+        return self._answers(texts, adapters, batch_size, "raise", lambda task, *those: task.probabilities(*those))
+
+    def _answers(self, texts: Any, adapters: Any, batch_size: int, errors: str, reading: Read) -> list[Any]:
+        names = dict(enumerate(self._names(texts, adapters)))
+        found: dict[int, Any] = {}
+        for portion in self._residents.portions(names):
+            for error in portion.failures.values() if errors == "raise" else ():
+                raise error
+            found.update({row: portion.failures[name] for row, name in names.items() if name in portion.failures})
+            found.update(answers(self._residents, portion, texts, batch_size, reading))
+        return [found[row] for row in names]
 
     def _names(self, texts: Sequence[Any], adapters: Sequence[str] | str | None) -> list[str]:
         if isinstance(texts, str):
@@ -222,44 +258,24 @@ class AdaptedModel:
         default = self._default if around is None else around.route
         named = default if adapters is None else adapters
         given = [named] * len(texts) if named is None or isinstance(named, str) else list(named)
-        names = [name for name in given if name is not None]
+        names: list[Any] = [name for name in given if name is not None]
         if named is None or len(names) < len(given):
             raise RouteError("No adapter was named.", fix="Pass adapters=..., or set a default with use(name).")
         if len(names) != len(texts):
             raise RouteError(f"{len(names)} adapters were named for {len(texts)} texts.", expected="One name per text.")
-        self._bank.frame(list(names) or None)  # unknown names are errors before any work
+        odd = next((name for name in names if not isinstance(name, str)), None)
+        if odd is not None:
+            raise RouteError(f"{odd!r} is no adapter's name.", expected="One name per text.")
         return names
-
-    def _logits(self, examples: Sequence[tuple[str, Example]], batch_size: int) -> list[Any]:
-        """One array per example; examples of similar length share a batch, whatever their adapter."""
-        found: list[Any] = [None] * len(examples)
-        # Rows padded by one tokenizer share batches; adapters of one backbone nearly always have the same.
-        kinds: dict[str, list[int]] = {}
-        for index, (name, _) in enumerate(examples):
-            kinds.setdefault(_padding(self.tokenizer_of(name)), []).append(index)
-        for kind in kinds.values():
-            for batch in ordered_batches([len(examples[index][1]["input_ids"]) for index in kind], batch_size):
-                self._answer([kind[place] for place in batch], examples, found)
-        return found
-
-    def _answer(self, batch: list[int], examples: Sequence[tuple[str, Example]], found: list[Any]) -> None:
-        """Runs one batch and puts each example's logits in its place."""
-        tokenizer = self.tokenizer_of(examples[batch[0]][0])
-        inputs = pad_inputs([examples[index][1] for index in batch], tokenizer, tokenizer.padding_side)
-        inputs = {name: tensor.to(self.backbone.device) for name, tensor in inputs.items()}
-        output = run(self._bank, self._bank.frame([examples[index][0] for index in batch]), inputs)
-        for index, logits in zip(batch, output.logits, strict=True):
-            name, example = examples[index]
-            found[index] = self._bank.find(name).task.split(logits.unsqueeze(0), [example])[0]
 
     def tokenizer_of(self, name: str) -> Any:
         """The tokenizer that was saved with an adapter, else the model's.
 
         Raises:
+            RouteError: no such adapter.
             BackboneError: none is to be found.
         """
-        own = self._tokenizers.get(name)
-        return self.tokenizer if own is None else own
+        return self._residents.tokenizer(self._bank.find(name))
 
     @property
     def tokenizer(self) -> Any:
@@ -268,20 +284,8 @@ class AdaptedModel:
         Raises:
             BackboneError: none is to be found.
         """
-        if self._given_tokenizer is None:
-            self._given_tokenizer = open_tokenizer(None, self.backbone)
-        return self._given_tokenizer
+        return self._residents.tokenizer()
 
-
-def _some(task: Task, texts: Any, rows: list[int]) -> Table:
-    """The rows of one adapter, called by their places among all of them."""
-    if hasattr(texts, "columns") or hasattr(texts, "column_names"):
-        return read(texts).take(rows)
-    plain = texts.tolist() if hasattr(texts, "tolist") else texts
-    table = task.table([plain[row] for row in rows])
-    return dataclasses.replace(table, place=lambda index: f"row {rows[index]}")
-
-
-def _padding(tokenizer: Any) -> str:
-    """Equal for tokenizers whose rows may share a batch: they pad alike."""
-    return f"{tokenizer.pad_token_id} {tokenizer.padding_side} {sorted(tokenizer.model_input_names)}"
+    def __repr__(self) -> str:
+        names = ", ".join(self.names[:8]) + (", ..." if len(self.names) > 8 else "")
+        return f"<AdaptedModel {self.backbone.model_type}, adapters: {names or 'none'}; default: {self._default}>"

@@ -26,6 +26,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("data",),
     ("storage",),
     ("training",),
+    ("residents",),
+    ("mixed",),
     ("tuner", "adapted"),
     ("combining", "joint"),
     ("cli",),

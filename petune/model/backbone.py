@@ -90,6 +90,10 @@ class Backbone:
             ) from error
         return cls(model.eval(), str(source), frozenset(info["missing_keys"]), opened=True)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a deep copy is made of; it builds its own."""
+        return {**self.__dict__, "built": {}}
+
     def copied(self, memo: dict[int, Any] | None = None) -> Backbone:
         """A backbone whose every weight is its own, those around the base model and their ties included."""
         made = Backbone.__new__(Backbone)

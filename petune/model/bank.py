@@ -8,7 +8,6 @@ added as it is: its layers are called, and own their parameters.
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -53,19 +52,13 @@ class Bank:
         self._mark = object()
         """Tells this bank's merges from another's; a deep copy has a mark of its own, like everything else."""
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Bank:
-        """An independent bank on a copy of the backbone; the copies of seated adapters get stacks of their own."""
-        made: Bank = object.__new__(Bank)
-        memo[id(self)] = made
-        made.backbone = copy.deepcopy(self.backbone, memo)
-        made._seating, made._held, made._changing = Seating(made.backbone.device), WeakSet(), threading.RLock()
-        adapters = {name: copy.deepcopy(adapter, memo) for name, adapter in self.residents.items()}
-        seats = {name: made._seating.seat(adapters[name]) for name in self.contents.seats}
-        made._held.update(seats.values())
-        made.contents = Contents(adapters, seats, made._seating.chart())
-        made.taps, made.attention = copy.deepcopy(self.taps, memo), copy.deepcopy(self.attention, memo)
-        made._undo, made._mark = copy.deepcopy(self._undo, memo), copy.deepcopy(self._mark, memo)
-        return made
+    def __getstate__(self) -> dict[str, Any]:
+        """What a deep copy is made of: it gets a lock, and a list of who is seated, of its own."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("_changing", "_held")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._changing, self._held = threading.RLock(), WeakSet(self.contents.seats.values())
 
     @property
     def residents(self) -> Mapping[str, Adapter]:
@@ -78,9 +71,11 @@ class Bank:
         note = self.backbone.merged
         return note.name if note is not None and note.by is self._mark else None
 
-    def refuse_beside_sole(self) -> None:
-        """Raises AdapterError when a resident replaces modules, so that nothing else can act here."""
-        alone = next((name for name, a in self.residents.items() if a.method.residence == "sole"), None)
+    def refuse_beside_sole(self, name: str | None = None) -> None:
+        """Raises AdapterError when a resident (another one than `name`) replaces modules, so that nothing else can act
+        here."""
+        others = {key: a for key, a in self.residents.items() if key != name}
+        alone = next((key for key, a in others.items() if a.method.residence == "sole"), None)
         if alone is not None:
             raise AdapterError(
                 f"{alone!r} is a method from peft: it replaces modules of the backbone.",

@@ -34,6 +34,19 @@ def find_in(residents: Mapping[str, Thing], name: str) -> Thing:
     return residents[name]
 
 
+def named(route: Route) -> list[str]:
+    """The names in a route, each once; entries that are none are left for `frame` to refuse.
+
+    Example:
+        >>> named(["a", None, "b", "a"]), named([["a", None], ["b", "b"]])
+        (['a', 'b'], ['a', 'b'])
+    """
+    if route is None or isinstance(route, str):
+        return [] if route is None else [route]
+    flat = (entry for row in route for entry in (row if isinstance(row, list | tuple) else (row,)))
+    return list(dict.fromkeys(entry for entry in flat if isinstance(entry, str)))
+
+
 def frame(owner: object, contents: Contents, route: Route) -> Frame:
     """The frame of one call; unknown names are errors before any work is done.
 
