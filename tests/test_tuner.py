@@ -113,6 +113,24 @@ def test_a_plan_without_data_and_beside_an_adapter():
     assert np.array_equal(tuner.predict_proba(TEXTS), said)
 
 
+def test_plan_and_report_mean_the_same_memory():
+    """Both count every weight, the frozen ones too; the plan grows with rows and, faster than they do, with tokens."""
+    tuner = fresh(task=SequenceClassification(max_length=16)).fit(ROWS, config=CONFIG)
+    weights = sum(p.numel() * p.element_size() for p in tuner.backbone.model.parameters()) / 2**20
+    assert tuner.report.peak_memory_megabytes > weights
+    assert "peak memory" in str(tuner.report) and "peak memory" in str(tuner.plan())
+
+    def added(tokens: int, rows: int) -> float:
+        longer = fresh(task=SequenceClassification(max_length=tokens))
+        least = longer.plan(config=TrainConfig(batch_size=1)).peak_memory_megabytes
+        return longer.plan(config=TrainConfig(batch_size=1 + rows)).peak_memory_megabytes - least
+
+    assert weights < fresh().plan().peak_memory_megabytes
+    assert added(16, 8) == pytest.approx(2 * added(16, 4))
+    assert 2 * added(16, 4) < added(32, 4) < 4 * added(16, 4)
+    assert fresh().plan().tokens_per_row == 68  # all positions of the tiny backbone
+
+
 def test_describe_says_what_there_is():
     """Before and after a fit."""
     tuner = fresh(name="mood")

@@ -53,6 +53,11 @@ class Learner(nn.Module):
         """Site path -> layer."""
         return self.__dict__["adapter"].body.layers  # type: ignore[no-any-return]
 
+    def weights(self) -> Iterator[Tensor]:
+        """Every parameter that is in memory for this run: the backbone's, the adapter's and the head's."""
+        yield from self.__dict__["adapter"].shell.backbone.model.parameters()
+        yield from self.parameters()
+
     def forward(self, **inputs: Any) -> Tensor:
         """The logits of the adapter's shell on this batch."""
         bank, adapter = self.__dict__["bank"], self.__dict__["adapter"]

@@ -26,7 +26,7 @@ from petune.training.accelerating import accelerating, prepared
 from petune.training.batches import MicroBatch
 from petune.training.callbacks import Callback
 from petune.training.conclusion import conclude
-from petune.training.memory import MemoryMeter
+from petune.training.memory import MemoryMeter, bytes_of
 from petune.training.optimizer import make_optimizer, rate_share, set_rate
 from petune.training.report import TrainReport
 from petune.training.resume import go_on, save_if_due
@@ -87,7 +87,8 @@ def train_together(
             trainee.learner.place(accelerator.device)
         wrapped = [stack.enter_context(_fitting(trainee, trainees, accelerator)) for trainee in trainees]
         set_seed(config.seed, device_specific=True)
-        meter = MemoryMeter(accelerator.device)
+        weights = bytes_of(tensor for trainee in trainees for tensor in trainee.learner.weights())
+        meter = MemoryMeter(accelerator.device, weights)
         runs = [
             Run(trainee, known, accelerator, meter, *pair, watching)
             for trainee, known, pair, watching in zip(

@@ -18,8 +18,10 @@ from petune.model.bank import Bank
 from petune.model.learner import Learner
 from petune.model.probe import probe_inputs
 from petune.tasks.base import Task
+from petune.training.memory import MEGABYTE, bytes_of
 
-MEGABYTE = 2**20
+ASSUMED = 128
+"""Tokens per row where no data were given."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,11 @@ class Plan:
         trainable_parameters: of adapter and head.
         head_parameters: of the head alone.
         backbone_parameters: of the frozen backbone.
-        rows, tokens_per_row: of the data, if any was given; else the assumed length.
+        rows, tokens_per_row: of the data, if any was given: the longest row; else the assumed length.
         steps: optimizer steps of the whole fit; 0 without data.
-        peak_memory_megabytes: weights, gradients, optimizer and the saved activations of one forward, estimated.
+        peak_memory_megabytes: estimated, of what the report's `peak_memory_megabytes` measures: all weights, and for
+            what learns gradients, optimizer state and the copy that is kept; and the saved activations of one forward.
+            What an allocator holds back comes on top; on a CPU that can be much.
 
     Example:
         >>> plan = Plan(("a",), 10, 2, 90, 0, 128, 0, 1.0)
@@ -70,7 +74,7 @@ def make_plan(backbone: Backbone, method: Method, task: Task, config: TrainConfi
 
     Args:
         task: learnt, or not yet: then two classes are assumed.
-        lengths: pieces per row of the data; the longest batch decides the memory.
+        lengths: pieces per row of the data; the longest row decides the memory.
     """
     with torch.random.fork_rng(devices=[]):
         adapter = Adapter.make(backbone, "petune plan", method, _with_labels(task))
@@ -79,24 +83,23 @@ def make_plan(backbone: Backbone, method: Method, task: Task, config: TrainConfi
         bank.add(adapter)
     try:
         learner = Learner(bank, adapter)
-        longest = sorted(lengths)[-config.batch_size :] if lengths else [task.max_length or 128]
-        tokens = longest[-1]
+        tokens = max(lengths, default=min(task.max_length or ASSUMED, backbone.positions or ASSUMED))
         rows_per_step = config.batch_size * config.gradient_accumulation_steps
         trained = [p for p in learner.parameters() if p.is_floating_point()]
         head = sum(p.numel() for p in adapter.shell.head().values())
         frozen = sum(p.numel() for p in backbone.model.parameters())
         in_copy = frozen if method.residence == "private" else 0
-        weights = sum(p.numel() * p.element_size() for p in backbone.model.parameters())
-        # Weight, gradient and the optimizer's two moments (AdamW) of all that learns.
-        learning = sum(p.numel() * p.element_size() for p in trained) * (4 if config.optimizer == "adamw" else 2)
-        activations = _saved_bytes_per_token(learner, config) * tokens * config.batch_size
+        # Of all that learns: the gradient, AdamW's two moments or SGD's one, and the last good state.
+        copies = 1 + (2 if config.optimizer == "adamw" else int(config.momentum > 0)) + 1
+        weights, learning = bytes_of(learner.weights()), bytes_of(trained) * copies
+        activations = _saved_bytes(learner, config, tokens) * config.batch_size
         return Plan(
             tuple(site.path for site in adapter.body.sites),
             sum(p.numel() for p in trained),
             head,
             frozen - in_copy,
             len(lengths),
-            int(tokens),
+            tokens,
             -(-len(lengths) // rows_per_step) * config.epochs if lengths else 0,
             (weights + learning + activations) / MEGABYTE,
         )
@@ -126,22 +129,35 @@ def _with_labels(task: Task) -> Any:
         return _Guess(task.auto_class, task.labels)
 
 
-def _saved_bytes_per_token(learner: Learner, config: TrainConfig) -> float:
-    """What autograd keeps from one forward of the probe, per token: counted, each storage once."""
+def _saved_bytes(learner: Learner, config: TrainConfig, tokens: int) -> float:
+    """What autograd keeps from a forward of one row: b tokens + c tokens^2, as attention weights grow with the square.
+
+    b and c are counted on rows of 12 and 24 tokens, so that a plan for a large backbone costs little.
+    """
+    rows = probe_inputs(learner.__dict__["adapter"].shell.backbone)
+    short = rows["input_ids"].shape[1]
+    once = _kept_bytes(learner, config, {name: row[:1] for name, row in rows.items()})
+    twice = _kept_bytes(learner, config, {name: row.reshape(1, -1) for name, row in rows.items()})
+    square = max(twice - 2 * once, 0) / (2 * short**2)
+    return (once / short - square * short) * tokens + square * tokens**2
+
+
+def _kept_bytes(learner: Learner, config: TrainConfig, inputs: dict[str, Tensor]) -> int:
+    """The storages that autograd keeps from one forward, each counted once and those of weights not at all."""
     seen: dict[int, int] = {}
-    frozen = {p.untyped_storage().data_ptr() for p in learner.__dict__["adapter"].shell.model.parameters()}
+    shell = learner.__dict__["adapter"].shell
+    weights = {p.untyped_storage().data_ptr() for p in (*learner.weights(), *shell.model.parameters())}
 
     def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in frozen:
+        if storage.data_ptr() not in weights:
             seen[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    inputs = probe_inputs(learner.__dict__["adapter"].shell.backbone)
     with (
         torch.random.fork_rng(devices=[]),
         learner.fitting(backbone_dropout=config.backbone_dropout, gradient_checkpointing=config.gradient_checkpointing),
         torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
     ):
         learner(**inputs)
-    return sum(seen.values()) / inputs["input_ids"].numel()
+    return sum(seen.values())

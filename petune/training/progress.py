@@ -32,6 +32,8 @@ class PlainProgress(Callback):
     """One line every few seconds, one per evaluation.
 
     `step 120/900  epoch 0.40/3  loss 0.4312  3,410 tokens/s  1,204 MB  0:42 left`
+
+    The memory is what the report tells the peak of, as it is now; see `MemoryMeter`.
     """
 
     def __init__(self, meter: MemoryMeter, stream: IO[str], every_seconds: float = SECONDS_BETWEEN_LINES) -> None:

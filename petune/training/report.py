@@ -93,7 +93,9 @@ class TrainReport:
         real_tokens: pieces that are no padding, over all processes.
         tokens_per_second: real tokens per second of training proper.
         padding_share: the share of all positions that only padded, on this process.
-        peak_memory_megabytes: as `memory_measured` says.
+        peak_memory_megabytes: the most that weights, gradients, optimizer state and activations took; the plan
+            estimates the same figure.
+        memory_measured: how, in words.
         trainable_parameters: numbers trained, head included.
         stopped_early: whether `patience` ended the run.
         class_weights: label -> weight, if weights were used.
@@ -149,7 +151,7 @@ class TrainReport:
         return (
             f"{self.steps:,} steps in {self.seconds:.1f} s{early}; {self.trainable_parameters:,} trainable parameters; "
             f"{self.tokens_per_second:,.0f} real tokens/s, {self.padding_share:.1%} padding; "
-            f"{self.peak_memory_megabytes:,.0f} MB ({self.memory_measured})"
+            f"peak memory {self.peak_memory_megabytes:,.0f} MB ({self.memory_measured})"
         )
 
     def __str__(self) -> str:

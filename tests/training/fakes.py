@@ -82,6 +82,9 @@ class FakeLearner(nn.Module):
     def layers(self) -> dict[str, AdapterLayer]:
         return {"adapter": self.adapter}
 
+    def weights(self) -> Iterator[Tensor]:
+        yield from self.parameters()
+
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         self.forwards += 1
         mask = attention_mask.unsqueeze(-1)

@@ -39,7 +39,8 @@ def test_a_train_report_tells_the_run():
     assert report.real_tokens == 3 * sum(len(example["input_ids"]) for example in examples(24))
     assert 0 < report.padding_share < 0.5 and report.tokens_per_second > 0
     assert report.trainable_parameters == sum(p.numel() for p in FakeLearner().parameters())
-    assert report.memory_measured.startswith("growth of this process") and report.peak_memory_megabytes >= 0
+    assert report.memory_measured.startswith("the weights, and what this process grew")
+    assert report.peak_memory_megabytes >= 0
     assert max(row["learning_rate"] for row in steps) == pytest.approx(0.01)
 
 
@@ -119,6 +120,18 @@ def test_the_mode_is_restored_also_after_an_error(training):
         except RuntimeError:
             assert isinstance(learner, Falls)
         assert learner.training is training and learner.modes == [False, training] and torch.is_grad_enabled()
+
+
+def test_memory_has_one_meaning():
+    """Progress and report start from the weights and see what is added to them; a peak stays when it is given back."""
+    meter = MemoryMeter(torch.device("cpu"), weights=10 << 20)
+    before = meter.now_megabytes
+    assert 10 <= before < 30 and 10 <= meter.peak_megabytes < 30
+    added = torch.ones(64 << 18)  # 64 MB, each page touched
+    meter.sample()
+    assert meter.now_megabytes > before + 60
+    del added
+    assert 70 < meter.peak_megabytes < 100
 
 
 def test_plain_progress_says_where_the_run_is():
