@@ -28,7 +28,7 @@ KINDS = ("sdpa", "eager")
 
 def _site(frame: Frame | None, module: nn.Module) -> str | None:
     """The path of this attention module where some resident has a prefix, in a call with adapters."""
-    return frame.owner.attention_path(module) if frame is not None and frame.active else None  # type: ignore[attr-defined]
+    return frame.owner.attention.get(module) if frame is not None and frame.active else None  # type: ignore[attr-defined]
 
 
 def _has_prefix(frame: Frame | None) -> bool:

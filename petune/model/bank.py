@@ -17,12 +17,12 @@ import torch
 from torch import nn
 
 from petune.errors import AdapterError, MergeError
-from petune.methods.base import Site
-from petune.model import attention, framing
+from petune.model import framing
 from petune.model.adapter import Adapter
 from petune.model.backbone import Backbone, Merged
 from petune.model.bodies import KeptBits, Undo
 from petune.model.framing import find_in
+from petune.model.listening import Listening
 from petune.model.routing import Frame, Route
 from petune.model.seating import Chart, Seat, Seating
 from petune.model.taps import Tap
@@ -43,8 +43,7 @@ class Bank:
         self.backbone = backbone
         self._seating = Seating(backbone.device)
         self.contents = Contents({}, {}, self._seating.chart())
-        self.taps: dict[str, Tap] = {}
-        self.attention: dict[nn.Module, str] = {}
+        self._listening = Listening(self, backbone)
         self._held: WeakSet[Seat] = WeakSet()
         """Every seat that somebody holds: a call may still be running on one that is no resident's any more."""
         self._changing = threading.RLock()
@@ -92,7 +91,7 @@ class Bank:
         """
         self._refuse(adapter)
         with self._changing:
-            self._tap_or_undo(adapter)
+            self._listening.listen(adapter, self._untap)
             replaced = self.residents.get(adapter.name, adapter)
             self._publish(adapter, None)
             if replaced is not adapter:
@@ -129,7 +128,7 @@ class Bank:
             return
         self._refuse(adapter)
         with self._changing:
-            self._tap_or_undo(adapter)
+            self._listening.listen(adapter, self._untap)
             seat = self._seating.seat(adapter)
             self._held.add(seat)
             replaced = adapter.name in self.residents
@@ -185,39 +184,20 @@ class Bank:
             self._untap()
             return gone
 
-    def _tap_or_undo(self, adapter: Adapter) -> None:
-        try:
-            self._tap(adapter)
-        except BaseException:
-            self._untap()  # a module that cannot be hooked: everything stays as it was
-            raise
-
     def _untap(self) -> None:
         """Leaves the sites that no resident uses, and no call that still runs."""
         users = {id(adapter): adapter for adapter in (*self.residents.values(), *(seat.adapter for seat in self._held))}
-        used = {path for adapter in users.values() for path in _paths(adapter)}
-        for path in [path for path in self.taps if path not in used]:
-            self.taps.pop(path).detach()
-        left = {module: path for module, path in self.attention.items() if path in used}
-        if self.attention and not left:
-            attention.switch_off(self.backbone.model)
-        self.attention = left
+        self._listening.leave_all_but(users.values())
 
-    def _tap(self, adapter: Adapter) -> None:
-        """Listens at every site of an adapter where nobody listens yet."""
-        base = adapter.shell.base
-        heads = [Site(p, "head", -1, base.get_submodule(p), base.get_submodule(p)) for p in adapter.shell.overlays]
-        for site in [*adapter.body.sites, *heads]:
-            if site.kind == "attention":
-                if not self.attention:
-                    attention.switch_on(self.backbone.model)
-                self.attention = {**self.attention, site.output: site.path}
-            elif site.path not in self.taps:
-                self.taps[site.path] = Tap(self, site)
+    @property
+    def taps(self) -> Mapping[str, Tap]:
+        """Site path -> what listens there."""
+        return self._listening.taps
 
-    def attention_path(self, module: nn.Module) -> str | None:
-        """The path of an attention module at which some resident has a prefix."""
-        return self.attention.get(module)
+    @property
+    def attention(self) -> Mapping[nn.Module, str]:
+        """The attention modules at which some resident has a prefix, with their paths."""
+        return self._listening.attention
 
     def find(self, name: str) -> Adapter:
         """A resident by name.
@@ -288,11 +268,6 @@ class Bank:
         for undo in reversed(self._undo):
             undo()
         self._undo, self.backbone.merged = [], None
-
-
-def _paths(adapter: Adapter) -> list[str]:
-    """Where an adapter acts inside the backbone."""
-    return [*(site.path for site in adapter.body.sites), *adapter.shell.overlays]
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from petune.model.adapter import Adapter
 from petune.model.bank import Bank
 from petune.model.gate import running
 from petune.model.routing import Frame, Group, entered
-from petune.model.shell import Call, rows_of, supplying
+from petune.model.supplying import Call, rows_of, supplying
 
 
 @dataclass(frozen=True)

@@ -9,20 +9,18 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import transformers
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from petune.errors import BackboneError
 from petune.methods.base import AdapterLayer
 from petune.model.backbone import Backbone, quiet, shell_config
 from petune.model.outputs import around, outputs_of
+from petune.model.supplying import Call, Captured, Supplied, SuppliedStack, supplying
 from petune.model.twins import fill, remembered, twin
 
 
@@ -164,7 +162,7 @@ class Shell:
         twin = copy.copy(self.model)
         twin.__dict__["_modules"] = dict(self.model._modules)
         stands = [self.prefix] if self.prefix else ["encoder", "decoder"]
-        kind = _Supplied if self.prefix else _SuppliedStack
+        kind = Supplied if self.prefix else SuppliedStack
         twin._modules.update({name: kind(self.base) for name in stands})
         return twin
 
@@ -197,56 +195,6 @@ def _cast(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """What enters a head part takes the type of its weights."""
     dtype = next(module.parameters()).dtype
     return tuple(a.to(dtype) if isinstance(a, Tensor) and a.is_floating_point() else a for a in args)
-
-
-class Captured(Exception):
-    """Carries the arguments with which a shell called its backbone."""
-
-    def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        super().__init__()
-        self.call = Call(args, kwargs)
-
-
-class Call(NamedTuple):
-    """The arguments of one backbone call."""
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-
-_supply: ContextVar[Any] = ContextVar("petune_supply", default=None)
-
-
-@contextmanager
-def supplying(output: Any) -> Iterator[None]:
-    """Inside, a supplied shell's backbone returns `output`."""
-    token = _supply.set(output)
-    try:
-        yield
-    finally:
-        _supply.reset(token)
-
-
-class _Supplied(nn.Module):
-    """Stands where the backbone stood, and returns what was computed already."""
-
-    def __init__(self, base: nn.Module) -> None:
-        super().__init__()
-        self.config = base.config
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        output = _supply.get()
-        if output is None:
-            raise Captured(args, kwargs)
-        return output
-
-
-class _SuppliedStack(_Supplied):
-    """The same for one stack of a model that keeps its encoder and decoder side by side."""
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        output = super().forward(*args, **kwargs)
-        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=output.last_hidden_state)
 
 
 _ENCODERS = transformers.MODEL_FOR_MASKED_LM_MAPPING
@@ -299,20 +247,3 @@ def _largest(base: nn.Module, missing: set[str]) -> Iterator[tuple[str, nn.Modul
         ):
             taken.append(path)
             yield path, module
-
-
-def rows_of(output: Any, rows: Tensor, batch: int) -> Any:
-    """The rows of a backbone's output: every tensor whose leading axis is the batch is cut, in nested forms too."""
-    if isinstance(output, Tensor):
-        return output[rows] if output.dim() and output.shape[0] == batch else output
-    if isinstance(output, dict):
-        cut = {key: rows_of(value, rows, batch) for key, value in output.items() if not _is_cache(value)}
-        return type(output)(**cut)
-    if isinstance(output, tuple | list):
-        return type(output)(rows_of(value, rows, batch) for value in output)
-    return output
-
-
-def _is_cache(value: Any) -> bool:
-    """Key-value caches are of no use to a head."""
-    return isinstance(value, transformers.Cache)
