@@ -1,7 +1,7 @@
 """Question: how much of full fine-tuning's score does each method reach, with how few parameters?
 
 Every arm, full fine-tuning and the frozen probe included, gets the same treatment: the same rows, the same epochs, the
-best epoch by validation, and a grid of three learning rates, a third, one and three times the arm's own default. The
+best epoch by validation, and a grid of five learning rates, from a third to three times the arm's own default. The
 best rate by validation runs with three seeds; the test part is read once per such run. Every arm but the probe also
 runs once over the whole set, for one epoch, which is more steps than the epochs over the subset make. Dropout is the
 backbone's own in every arm (in the adapted blocks, which here are all blocks).
@@ -31,7 +31,7 @@ from petune import SequenceClassification, TokenClassification, TrainConfig, Tun
 from petune.lookup import find
 
 ARMS = ("head", "lora", "full", "bottleneck", "adalora", "prefix")
-FACTORS = (1 / 3, 1.0, 3.0)
+FACTORS = (1 / 3, 3**-0.5, 1.0, 3**0.5, 3.0)
 SEEDS = (0, 1, 2)
 WHOLE = tuple(arm for arm in ARMS if arm != "head")
 UNFINISHED = Path(__file__).parent / "results" / "quality-runs"
@@ -165,7 +165,7 @@ def table(runs: list[dict[str, Any]]) -> str:
     for name in SETS:
         lines += _seeds_rows(name, {arm: _tested(runs, name, arm) for arm in ARMS})
     for name in SETS:
-        lines += _whole_rows(name, [run for run in runs if run["set"] == name and run["whole"] and "test" in run])
+        lines += _whole_rows(name, [run for run in _on_the_whole(runs) if run["set"] == name])
     if left := _not_run(runs):
         lines += ["", f"Not run yet: {', '.join(left)}. `python -m benchmarks.quality` goes on where it stopped."]
     return "\n".join(lines)
@@ -207,13 +207,26 @@ def _tokens(runs: list[dict[str, Any]]) -> str:
 def _not_run(runs: list[dict[str, Any]]) -> list[str]:
     """The arms that lack tested seeds, and the whole sets that were not trained on."""
     seeds = [(n, arm) for n in SETS for arm in ARMS if len(_tested(runs, n, arm)) < len(SEEDS)]
-    whole = {(run["set"], run["arm"]) for run in runs if run["whole"] and "test" in run}
+    whole = {(run["set"], run["arm"]) for run in _on_the_whole(runs)}
     left = [(n, arm) for n in SETS for arm in WHOLE if (n, arm) not in whole]
     return [*(f"{arm} on {n}" for n, arm in seeds), *(f"{arm} on the whole of {n}" for n, arm in left)]
 
 
+def _on_the_whole(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The runs on whole sets, each at its arm's best rate on the subset."""
+    best = {
+        (name, arm): _best_rate(mine)
+        for name in SETS
+        for arm in ARMS
+        if (mine := [run for run in runs if (run["set"], run["arm"]) == (name, arm)])
+    }
+    return [run for run in runs if run["whole"] and "test" in run and run["rate"] == best[run["set"], run["arm"]]]
+
+
 def _tested(runs: list[dict[str, Any]], name: str, arm: str) -> list[dict[str, Any]]:
-    return [r for r in runs if (r["set"], r["arm"], r["whole"]) == (name, arm, False) and "test" in r]
+    mine = [r for r in runs if (r["set"], r["arm"]) == (name, arm)]
+    best = _best_rate(mine) if mine else None
+    return [r for r in mine if r["rate"] == best and not r["whole"] and "test" in r]
 
 
 def _share(part: float, whole: float) -> str:
