@@ -245,8 +245,8 @@ class Tuner:
     # -- looking and merging ----------------------------------------------------------------------------------------
 
     def plan(self, data: Any = None, config: TrainConfig | None = None) -> Plan:
-        """What a fit would do, before any training: sites, trainable parameters and share, estimated peak memory."""
-        return plan(self.backbone, self.task, self.method, self.tokenizer, data, as_config(config))
+        """What a fit would do: sites, trainable share, estimated peak memory. With a method of peft only before fit."""
+        return plan(self._bank, self.task, self.method, self.tokenizer, data, as_config(config))
 
     def describe(self) -> str:
         """A few lines: backbone, method, task, and what was learnt."""

@@ -7,13 +7,14 @@ import inspect
 from typing import Any
 
 import numpy as np
+import peft
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
 import petune
 from petune import AdaLoRA, Bottleneck, Head, LoRA, Prefix, SequenceClassification, TrainConfig, Tuner
-from petune.errors import AdapterError, AdapterFileError, BackboneError
+from petune.errors import AdapterError, AdapterFileError, BackboneError, MergeError
 from petune.training.report import TrainReport
 from tests import tiny
 
@@ -111,6 +112,22 @@ def test_a_plan_without_data_and_beside_an_adapter():
     assert tuner.plan().steps == 0
     assert tuner.plan(ROWS).trainable_parameters == tuner.report.trainable_parameters
     assert np.array_equal(tuner.predict_proba(TEXTS), said)
+
+
+def test_a_method_of_peft_is_planned_before_its_fit():
+    """The plan counts what the fit trains; once the backbone holds modules of peft, or a merge, the tuner says so."""
+    method = peft.LoraConfig(r=2, target_modules=["query"])
+    tuner = Tuner(tiny.backbone("bert"), method=method, tokenizer=TOKENIZER)
+    plan = tuner.plan(ROWS, CONFIG)
+    said = tuner.fit(ROWS, config=CONFIG).predict_proba(TEXTS)
+    assert plan.trainable_parameters == tuner.report.trainable_parameters
+    with pytest.raises(AdapterError, match=r"no plan while 'default'.*peft.*Call plan before fit"):
+        tuner.plan()
+    assert np.array_equal(tuner.predict_proba(TEXTS), said)
+    merged = fresh().fit(ROWS, config=CONFIG)
+    merged.merge()
+    with pytest.raises(MergeError, match=r"cannot make a plan.*unmerge"):
+        merged.plan()
 
 
 def test_plan_and_report_mean_the_same_memory():

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from petune.config import TrainConfig
 from petune.data.preparing import Prepared, prepare
-from petune.errors import TrainingError
+from petune.errors import AdapterError, TrainingError
 from petune.methods.base import Method
 from petune.model.adapter import Adapter
 from petune.model.backbone import Backbone
@@ -86,12 +86,23 @@ def fit(
     keep(Fitted(_settle(bank, adapter, data, config, report), report))
 
 
-def plan(backbone: Backbone, task: Task, method: Method, tokenizer: Any, data: Any, config: TrainConfig) -> Plan:
+def plan(bank: Bank, task: Task, method: Method, tokenizer: Any, data: Any, config: TrainConfig) -> Plan:
     """What a fit would do, and with `data` for how many steps of which length.
 
     Raises:
         DataError: as `fit`.
+        AdapterError: an adapter of a method from peft is resident.
+        MergeError: while merged.
     """
+    bank.refuse_while_merged("make a plan")
+    alone = [name for name, adapter in bank.residents.items() if adapter.method.residence == "sole"]
+    if alone:
+        raise AdapterError(
+            f"There is no plan while {alone[0]!r} is here: it is a method from peft and has replaced modules.",
+            expected="A plan tries the method out, on the backbone as it was.",
+            fix="Call plan before fit, or on a new Tuner with a backbone of its own.",
+        )
+    backbone = bank.backbone
     lengths: list[int] = []
     if data is not None:
         prepared = prepare(task, data, None, tokenizer, backbone.positions, config.seed)
