@@ -56,10 +56,10 @@ def settings(shell: Shell, options: Mapping[str, Any], rows: int) -> GenerationC
         config.pad_token_id = shell.backbone.pad_token_id
     with told():
         config.update(**given)
+    _refuse(config, rows)
     if not config.do_sample:
         for name in OF_SAMPLING:  # a checkpoint's own, which only sampling asks for
             setattr(config, name, None)
-    _refuse(config, rows)
     return config
 
 
