@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -156,19 +157,28 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+_quieting = threading.Lock()
+_quiet: list[tuple[int, bool]] = []
+"""What was set before the first of those who want quiet now came, once for each of them."""
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
-    """transformers without load reports and progress bars."""
-    verbosity = transformers_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity(logging.CRITICAL)
-    transformers_logging.disable_progress_bar()
+    """transformers without load reports and progress bars; the last of several threads to leave brings them back."""
+    with _quieting:
+        now = (transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled())
+        _quiet.append(_quiet[0] if _quiet else now)
+        transformers_logging.set_verbosity(logging.CRITICAL)
+        transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()
+        with _quieting:
+            verbosity, bars = _quiet.pop()
+            if not _quiet:
+                transformers_logging.set_verbosity(verbosity)
+                if bars:
+                    transformers_logging.enable_progress_bar()
 
 
 def shell_config(backbone: Backbone, changes: dict[str, Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 Module = TypeVar("Module", bound=nn.Module)
 Thing = TypeVar("Thing")
 _KEPT = 32
+_making = threading.RLock()
+"""Held while something is made: settings of torch and transformers that are changed for it are the whole process's."""
 
 
 def twin(module: Module) -> Module:
@@ -45,7 +48,10 @@ def remembered(kept: dict[object, object], key: object, make: Callable[[], Thing
     """What `make` gave for this key; the oldest of many is forgotten."""
     found = kept.get(key)
     if found is None:
-        found = kept[key] = make()
-        while len(kept) > _KEPT:
-            kept.pop(next(iter(kept)), None)
+        with _making:
+            found = kept.get(key)
+            if found is None:
+                found = kept[key] = make()
+                while len(kept) > _KEPT:
+                    kept.pop(next(iter(kept)), None)
     return found  # type: ignore[return-value]

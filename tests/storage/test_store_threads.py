@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers.utils import logging
 
 from petune.errors import AdapterFileError
 from petune.storage import adapter_file, shelf
@@ -78,6 +79,16 @@ def test_different_adapters_are_read_side_by_side(
     assert shop.bring(["a003"]).names == ("a003",)  # all others are held up, or on their way there
     together.wait(WAIT)
     assert [future.result(WAIT).names for future in futures] == [("a000",), ("a001",), ("a002",)]
+
+
+def test_loads_side_by_side_leave_no_setting_behind(root: Path, pool: ThreadPoolExecutor) -> None:
+    """torch's default type and transformers' verbosity are those of the process, and stay as they were."""
+    verbosity, dtype = logging.get_verbosity(), torch.get_default_dtype()
+    for _ in range(4):  # a fresh backbone has built nothing yet, so that all of them build at once
+        shop = store(root)
+        list(pool.map(lambda name: shop.bring([name]), shop.names))  # noqa: B023
+    assert logging.get_verbosity() == verbosity
+    assert torch.get_default_dtype() == dtype
 
 
 def test_all_who_waited_get_the_same_error(
@@ -241,4 +252,3 @@ def test_no_answer_is_torn(tmp_path: Path) -> None:
     assert "n007" in shop.resident
     assert set(bank.residents) == set(shop.resident)
     assert shop.statistics.evictions > 0
-    assert torch.get_default_dtype() == torch.float32  # loads side by side leave no setting behind
