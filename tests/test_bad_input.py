@@ -20,31 +20,7 @@ from petune.errors import (
     UnknownNameError,
 )
 from tests import tiny
-
-TOKENIZER = tiny.tokenizer("bert")
-QUIET: dict[str, Any] = {"progress": "off", "batch_size": 8}
-ROWS = tiny.rows(8)
-
-
-def fresh(**knobs: Any) -> Tuner:
-    """A tuner that has learnt nothing."""
-    return Tuner(tiny.backbone("bert"), **{"tokenizer": TOKENIZER, **knobs})
-
-
-@pytest.fixture(scope="module")
-def fitted() -> Tuner:
-    """A tuner that has learnt `bad` and `good`; refusals must leave it as it is."""
-    return fresh().fit(ROWS, config=TrainConfig(epochs=1, **QUIET))
-
-
-def refused(error: type[PetuneError], words: str, work: Any) -> PetuneError:
-    """The error that some work ends with: its class, and words of its message in their order."""
-    with pytest.raises(error, match=r"(?s)" + ".*".join(words.split("|"))) as caught:
-        work()
-    assert caught.value.what
-    assert caught.value.expected or caught.value.fix
-    return caught.value
-
+from tests.tuners import QUIET, ROWS, TOKENIZER, fresh, refused
 
 # -- names ----------------------------------------------------------------------------------------------------------
 
@@ -138,7 +114,7 @@ def test_an_unknown_adapter(fitted, tmp_path):
         refused(RouteError, "'mod'|'mood'", work)
     refused(RouteError, "No adapter was named", lambda: model.predict(["a"]))
     refused(RouteError, "2 adapters|1 texts", lambda: model.predict(["a"], adapters=["mood", "mood"]))
-    refused(AdapterError, "'mood' already|remove", lambda: model.add("mood", fitted))
+    refused(AdapterError, "'mood' already|replace", lambda: model.add("mood", fitted))
     refused(AdapterError, "nowhere", lambda: model.add("other", tmp_path / "nowhere"))
     assert model.names == ("mood",)
 

@@ -23,23 +23,7 @@ from petune.errors import (
 from petune.training.callbacks import Callback
 from tests import tiny
 from tests.conformance.subjects import same, snapshot
-from tests.test_bad_input import refused
-
-TOKENIZER = tiny.tokenizer("bert")
-QUIET: dict[str, Any] = {"progress": "off", "batch_size": 8}
-ROWS = tiny.rows(8)
-
-
-def fresh(**knobs: Any) -> Tuner:
-    """A tuner that has learnt nothing."""
-    return Tuner(tiny.backbone("bert"), **{"tokenizer": TOKENIZER, **knobs})
-
-
-@pytest.fixture(scope="module")
-def fitted() -> Tuner:
-    """A tuner that has learnt `bad` and `good`; refusals must leave it as it is."""
-    return fresh().fit(ROWS, config=TrainConfig(epochs=1, **QUIET))
-
+from tests.tuners import QUIET, ROWS, TOKENIZER, fresh, refused
 
 # -- backbone, adapter and places -------------------------------------------------------------------------------------
 

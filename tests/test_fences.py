@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -152,3 +153,12 @@ def test_a_trespass_is_seen(source: str, place: str) -> None:
 def test_a_rightful_import_passes(source: str, place: str) -> None:
     """Downward imports and those inside a fence are left alone."""
     assert not trespasses(source, place)
+
+
+def test_contributing_lists_the_layers() -> None:
+    """The layers that exist stand in CONTRIBUTING.md from the top down, and no others."""
+    text = (ROOT.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    block = text.split("when\nthey break:\n\n```\n")[1].split("\n```")[0]
+    listed = [room for line in block.splitlines() for room in re.split(r"\s{2,}", line)[0].split(", ")]
+    there = {room_of(path.relative_to(ROOT).as_posix()) for path in FILES}
+    assert listed == [room for row in reversed(LAYERS) for room in row if room in there and not room.startswith("__")]

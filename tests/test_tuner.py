@@ -17,16 +17,7 @@ from petune import AdaLoRA, Bottleneck, Head, LoRA, Prefix, SequenceClassificati
 from petune.errors import AdapterError, AdapterFileError, BackboneError, MergeError
 from petune.training.report import TrainReport
 from tests import tiny
-
-TOKENIZER = tiny.tokenizer("bert")
-CONFIG = TrainConfig(epochs=1, batch_size=8, progress="off")
-ROWS = tiny.rows(8)
-TEXTS = [row["text"] for row in tiny.rows(5, seed=3)]
-
-
-def fresh(**knobs: Any) -> Tuner:
-    """A tuner on a tiny BERT."""
-    return Tuner(tiny.backbone("bert"), tokenizer=TOKENIZER, **knobs)
+from tests.tuners import CONFIG, ROWS, TEXTS, TOKENIZER, fresh
 
 
 def spelt(function: Any) -> list[str]:

@@ -11,19 +11,10 @@ import pandas as pd
 import pytest
 
 import petune
-from petune import SequenceClassification, TrainConfig, Tuner
+from petune import SequenceClassification, Tuner
 from petune.training.report import EvalReport
 from tests import tiny
-
-TOKENIZER = tiny.tokenizer("bert")
-CONFIG = TrainConfig(epochs=1, batch_size=8, progress="off")
-ROWS = tiny.rows(8)
-TEXTS = [row["text"] for row in tiny.rows(5, seed=3)]
-
-
-def fresh(**knobs: Any) -> Tuner:
-    """A tuner on a tiny BERT."""
-    return Tuner(tiny.backbone("bert"), tokenizer=TOKENIZER, **knobs)
+from tests.tuners import CONFIG, ROWS, TEXTS, fresh
 
 
 def csv(folder: Path) -> Path:
