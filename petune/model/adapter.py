@@ -72,17 +72,17 @@ class Adapter:
             AdapterFileError: missing, unexpected or misshapen tensors, each named.
             BackboneError: as `make`.
         """
-        with torch.random.fork_rng(devices=[]):
-            if method.residence != "shared":
+        if method.residence != "shared":
+            with torch.random.fork_rng(devices=[]):
                 made = cls.make(backbone, name, method, task, **facts)
-                try:
-                    made.load(layers, head)
-                except BaseException:
-                    made.body.detach()
-                    raise
-                return made
-            shell = Shell.blank(backbone, task.auto_class, task.model_config())
-            made = cls(name, method, task, shell, body_for(method, shell, blank=True), facts)
+            try:
+                made.load(layers, head)
+            except BaseException:
+                made.body.detach()
+                raise
+            return made
+        shell = Shell.blank(backbone, task.auto_class, task.model_config())
+        made = cls(name, method, task, shell, body_for(method, shell, blank=True), facts)
         for module in made.own_modules():
             module.eval()
         made._check(layers, head)

@@ -155,7 +155,8 @@ class Bank:
     @property
     def used_bytes(self) -> int:
         """Of the stacks' slots in use, padding to the bucket included."""
-        return self._seating.used_bytes
+        with self._changing:
+            return self._seating.used_bytes
 
     @property
     def allocated_bytes(self) -> int:

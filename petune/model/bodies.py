@@ -212,7 +212,7 @@ def body_for(method: Method, shell: Shell, *, blank: bool = False) -> Body:
         heads = [path for path, _ in shell.base.named_modules() if _in_head(path, shell)]
         return Injected(method.inject(shell.base, exclude=heads), shell.backbone.model)  # type: ignore[attr-defined]
     if blank:
-        key = (id(shell.base), repr(method), str(shell.backbone.device))
+        key = (type(shell.base), id(shell.backbone.model), repr(method), str(shell.backbone.device))
         like = remembered(shell.backbone.built, key, lambda: _layered(method, shell))
         # Only layers that say what they consist of are known to have nothing else of their own.
         layers = {

@@ -16,9 +16,10 @@ from torch.nn import functional as F
 
 from petune.model.adapter import Adapter
 from petune.model.bank import Bank
+from petune.model.heads import head_of
 from petune.model.learner import Learner
 from petune.model.routing import Frame, Group, entered
-from petune.model.running import _backbone_once, _head
+from petune.model.running import backbone_output
 from petune.tasks.base import IGNORE
 
 
@@ -83,12 +84,12 @@ def _one_forward(bank: Bank, parts: Sequence[Part]) -> list[Answer]:
     everyone = torch.arange(batch, device=inputs["input_ids"].device)
     groups = tuple(Group(part.adapter, rows) for part, rows in zip(parts, everyone.split(sizes), strict=True))
     with entered(InOrder(bank, groups, sizes)):
-        output, call = _backbone_once(bank, parts[0].adapter, inputs)
+        output = backbone_output(bank, parts[0].adapter, inputs)
     made = []
     for part, (adapter, rows) in zip(parts, groups, strict=True):
         assert rows is not None
         added = len(rows) * length - part.inputs["input_ids"].numel()
-        made.append(Answer(_head(adapter, output, call, inputs, rows, batch), added))
+        made.append(Answer(head_of(adapter, output, inputs, rows, batch), added))
     return made
 
 

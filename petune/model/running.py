@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,8 @@ from petune.errors import BackboneError, RouteError
 from petune.model.adapter import Adapter
 from petune.model.bank import Bank
 from petune.model.gate import running
+from petune.model.heads import head_logits, head_of
 from petune.model.routing import Frame, Group, entered
-from petune.model.supplying import Call, rows_of, supplying
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,11 @@ class RoutedOutput:
 
     Args:
         logits: one tensor per row, (C,) or (T, C), each from the head of its own adapter; None for rows without one.
+            For a route per token: for each row a list of its tokens' (C,), or None.
         last_hidden_state: (B, T, D) of the backbone; None when the batch's tasks need different backbones (T5).
     """
 
-    logits: list[Tensor | None]
+    logits: list[Any]
     last_hidden_state: Tensor | None
 
 
@@ -65,27 +66,43 @@ def _refuse_too_long(bank: Bank, inputs: Mapping[str, Any]) -> None:
 
 def _run_rows(bank: Bank, frame: Frame, inputs: Mapping[str, Any]) -> RoutedOutput:
     batch = next(iter(inputs.values())).shape[0]
-    if frame.batch is not None and frame.batch != batch:
+    named = frame.batch if frame.tokens is None else frame.tokens[0]
+    if named != batch:
         raise RouteError(
-            f"The route names {frame.batch} rows, the batch has {batch}.",
+            f"The route names {named} rows, the batch has {batch}.",
             expected="A route per row needs one entry for each row.",
         )
     if not frame.active:
         return RoutedOutput([None] * batch, bank.backbone.model(**inputs).last_hidden_state)
-    logits: list[Tensor | None] = [None] * batch
     kinds = _by_backbone(frame.groups)
-    hidden = None
+    logits: list[Any] = [None] * (frame.batch or 0)
     for groups in kinds:
         # Rows that another kind of backbone call serves see the bare backbone in this one.
-        with entered(frame.only(groups)):
-            output, call = _backbone_once(bank, groups[0].adapter, inputs)
-        hidden = output.last_hidden_state if len(kinds) == 1 else None
-        for group in groups:
-            everyone = torch.arange(batch, device=bank.backbone.device)
-            rows = everyone if group.rows is None else group.rows
-            for row, answer in zip(rows.tolist(), _head(group.adapter, output, call, inputs, rows, batch), strict=True):
+        with entered(frame.only(groups) if len(kinds) > 1 else frame):
+            output = backbone_output(bank, groups[0].adapter, inputs)
+        by_row = frame.tokens is None
+        found = head_logits(groups, output, inputs, batch) if by_row else _by_token(groups, output, inputs)
+        for rows, answers in found:
+            for row, answer in zip(rows.tolist(), answers.unbind(), strict=True):
                 logits[row] = answer
-    return RoutedOutput(logits, hidden)
+    if frame.tokens is not None:
+        logits = [logits[start : start + frame.tokens[1]] for start in range(0, len(logits), frame.tokens[1])]
+    return RoutedOutput(logits, output.last_hidden_state if len(kinds) == 1 else None)
+
+
+def _by_token(groups: Sequence[Group], output: Any, inputs: Mapping[str, Any]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each adapter's tokens, as places in B * T, and their logits, (tokens, C)."""
+    for group in groups:
+        logits = head_of(group.adapter, output, inputs, None, len(output[0]))
+        if logits.dim() != 3:
+            raise RouteError(
+                f"The adapter {group.adapter.name!r} answers once a row, so it cannot be routed by token.",
+                expected="Adapters that answer for each token: of tags, or of language models.",
+                fix="Give such an adapter rows of its own, with one route entry for each row.",
+            )
+        flat = logits.flatten(0, 1)
+        rows = torch.arange(len(flat), device=flat.device) if group.rows is None else group.rows
+        yield rows, flat[rows]
 
 
 def _by_backbone(groups: tuple[Group, ...]) -> list[list[Group]]:
@@ -96,20 +113,11 @@ def _by_backbone(groups: tuple[Group, ...]) -> list[list[Group]]:
     return list(kinds.values())
 
 
-def _backbone_once(bank: Bank, adapter: Adapter, inputs: Mapping[str, Any]) -> tuple[Any, Call]:
+def backbone_output(bank: Bank, adapter: Adapter, inputs: Mapping[str, Any]) -> Any:
     """Runs the backbone on the whole batch, called just as the adapter's shell would call it."""
     shell = adapter.shell
     with entered(None):
         call = shell.call(inputs)
     shared = bank.backbone.model
     base = shared if type(shared) is type(shell.base) else shell.base
-    return base(*call.args, **call.kwargs), call
-
-
-def _head(adapter: Adapter, output: Any, call: Call, inputs: Mapping[str, Any], rows: Tensor, batch: int) -> Tensor:
-    """The logits of one adapter's rows, (rows, ...), from the backbone's output."""
-    shell = adapter.shell
-    own = {name: rows_of(value, rows, batch) for name, value in shell.inputs(inputs).items()}
-    with supplying(rows_of(output, rows, batch)):
-        logits: Tensor = shell.supplied()(**own).logits
-    return logits
+    return base(*call.args, **call.kwargs)

@@ -85,6 +85,8 @@ class Seating:
                 slots[stack.number] = stack.put(layer)
                 if width_of(layer) < stack.lane.bucket:
                     ragged |= 1 << stack.number
+        for parameter in adapter.shell.head().values():
+            parameter.requires_grad_(False)
         column = self._column()
         self._table[:, column] = torch.tensor([slots.get(n, -1) for n in range(len(self._table))], device=self.device)
         return Seat(adapter, column, slots, ragged, loose, self._freed)

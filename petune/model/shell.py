@@ -7,6 +7,7 @@ given memory. Pooling, the last real token of a decoder, dropout: all of that st
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -75,6 +76,7 @@ class Shell:
         key = (id(backbone.model), auto_class, repr(sorted(shape.items())), str(backbone.device), backbone.dtype)
         like = remembered(backbone.built, key, lambda: cls(backbone, auto_class, shape))
         made = copy.copy(like)
+        made.__dict__.pop("_without_backbone", None)
         made.model, made.outside = copy.copy(like.model), {name: twin(part) for name, part in like.outside.items()}
         made.model.__dict__["_modules"] = {**like.model._modules, **made.outside}
         made.model.config = copy.copy(like.model.config)
@@ -154,17 +156,30 @@ class Shell:
             taken["decoder_input_ids"] = shifted(labels=targets)
         return {"use_cache": False, **taken} if "use_cache" in self.takes else taken
 
+    @functools.cached_property
+    def _without_backbone(self) -> PreTrainedModel:
+        made = copy.copy(self.model)
+        made.__dict__["_modules"] = dict(self.model._modules)
+        stands = [self.prefix] if self.prefix else ["encoder", "decoder"]
+        kind = Supplied if self.prefix else SuppliedStack
+        made._modules.update({name: kind(self.base) for name in stands})
+        return made
+
     def supplied(self) -> PreTrainedModel:
         """The same shell with its backbone replaced by one that hands back an output made elsewhere.
 
-        Inside `supplying(output)` it computes the head only; inside `capturing()` it raises `Captured`.
+        Inside `supplying(output)` it computes the head only; inside `supplying(None)` it raises `Captured`.
         """
-        twin = copy.copy(self.model)
-        twin.__dict__["_modules"] = dict(self.model._modules)
-        stands = [self.prefix] if self.prefix else ["encoder", "decoder"]
-        kind = Supplied if self.prefix else SuppliedStack
-        twin._modules.update({name: kind(self.base) for name in stands})
-        return twin
+        return self._without_backbone
+
+    @functools.cached_property
+    def head_shape(self) -> tuple[Any, ...] | None:
+        """Equal for shells of one class whose heads can share a pass (`petune.model.heads`); None: it cannot."""
+        parts = [module for part in self.outside.values() for module in part.modules()]
+        maps = [module for module in parts if next(module.parameters(recurse=False), None) is not None]
+        if not maps or any(type(module) not in (nn.Linear, nn.LayerNorm) for module in maps):
+            return None
+        return tuple((name, tuple(p.shape), p.dtype) for name, p in self.head().items())
 
     def call(self, given: Mapping[str, Any]) -> Call:
         """The arguments with which the shell calls its backbone on this batch."""

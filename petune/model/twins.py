@@ -51,7 +51,8 @@ def remembered(kept: dict[object, object], key: object, make: Callable[[], Thing
         with _making:
             found = kept.get(key)
             if found is None:
-                found = kept[key] = make()
+                with torch.random.fork_rng(devices=[]):  # weights that are filled later cost nobody random numbers
+                    found = kept[key] = make()
                 while len(kept) > _KEPT:
                     kept.pop(next(iter(kept)), None)
     return found  # type: ignore[return-value]

@@ -17,7 +17,7 @@ from petune.model.backbone import Backbone
 from petune.model.bank import Bank
 from petune.model.learner import Learner
 from petune.model.running import run
-from petune.tasks.base import Example, Task
+from petune.tasks.base import IGNORE, Example, Task
 from tests import tiny
 from tests.covering import Case
 
@@ -35,17 +35,29 @@ def method(name: str, **knobs: Any) -> Method:
     return find("methods", name)(**{**SMALL.get(name, {}), **knobs})  # type: ignore[no-any-return]
 
 
+NAMES = {"tokens": "token-classification", "causal": "causal-lm", "seq2seq": "seq2seq-lm"}
+"""Kind of task -> the task's name; all others are kinds of sequence classification."""
+WRITTEN = {"causal": ("prompt", "completion"), "seq2seq": ("source", "target")}
+
+
 def rows(kind: str, n: int = 8) -> list[dict[str, Any]]:
     """Rows of a kind of task, of different lengths."""
+    if kind in WRITTEN:
+        return [dict(zip(WRITTEN[kind], (row["text"], row["label"]), strict=True)) for row in tiny.rows(n)]
     makers = {"single": tiny.rows, "multi": tiny.multi_rows, "regression": tiny.score_rows, "tokens": tiny.tag_rows}
     return makers[kind](n)  # type: ignore[operator, no-any-return]
 
 
+def blank_task(kind: str) -> Task:
+    """A task that has learnt nothing yet; what is written is kept short."""
+    knobs = {"max_new_tokens": 8} if kind in WRITTEN else {}
+    return find("tasks", NAMES.get(kind, "sequence-classification"))(**knobs)  # type: ignore[no-any-return]
+
+
 @cache
 def task(kind: str) -> Task:
-    """A task that has learnt its labels: 2 classes, 3 labels, a number, or 5 tags."""
-    name = "token-classification" if kind == "tokens" else "sequence-classification"
-    return find("tasks", name)().learn(read(rows(kind, 16)))  # type: ignore[no-any-return]
+    """A task that has learnt its labels: 2 classes, 3 labels, a number, or 5 tags; or its columns."""
+    return blank_task(kind).learn(read(rows(kind, 16)))
 
 
 @cache
@@ -142,8 +154,10 @@ def subject(case: Case, *, shaken: bool = True, n: int = 5, **changes: Any) -> S
 
 
 def real(logits: Tensor, inputs: dict[str, Tensor], kind: str) -> Tensor:
-    """The logits that mean something: those of pieces that are no padding, for tags."""
-    return logits[inputs["attention_mask"].bool()] if kind == "tokens" else logits
+    """The logits that mean something: those of pieces that are no padding, for tags and for what is written."""
+    if kind == "seq2seq":
+        return logits[inputs["decoder_labels"] != IGNORE]
+    return logits[inputs["attention_mask"].bool()] if kind in ("tokens", "causal") else logits
 
 
 def differ(first: Tensor, second: Tensor) -> float:

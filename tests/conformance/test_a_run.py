@@ -12,7 +12,7 @@ import torch
 from petune import AdaLoRA, AdaptedModel, TrainConfig, Tuner
 from petune.training.callbacks import Callback
 from tests import tiny
-from tests.conformance.subjects import batch, ids, method, rows, same, snapshot, tokenizer
+from tests.conformance.subjects import WRITTEN, batch, blank_task, ids, method, rows, same, snapshot, tokenizer
 from tests.covering import CASES, METHODS, Case
 
 RATES = {"full": 2e-3, "head": 3e-2}
@@ -21,13 +21,19 @@ QUIET = {"progress": "off", "batch_size": 8}
 
 def tuner_for(case: Case, backbone: torch.nn.Module | None = None, **knobs: Any) -> Tuner:
     """A tuner of one case on a tiny backbone."""
-    name = "token-classification" if case.task == "tokens" else "sequence-classification"
     made = backbone if backbone is not None else tiny.backbone(case.family)
-    return Tuner(made, task=name, method=method(case.method, **knobs), tokenizer=tokenizer(case.family))
+    return Tuner(
+        made, task=blank_task(case.task), method=method(case.method, **knobs), tokenizer=tokenizer(case.family)
+    )
 
 
 def answers(tuner: Tuner, case: Case) -> list[np.ndarray]:
-    """Probabilities, or numbers, of rows of different lengths."""
+    """Probabilities, or numbers, of rows of different lengths; the loss and the texts of a language model."""
+    if case.task in WRITTEN:
+        loss = tuner.evaluate(rows(case.task, 5))["loss"]
+        return [
+            np.asarray(it) for it in (loss, *tuner.predict([next(iter(row.values())) for row in rows(case.task, 5)]))
+        ]
     table = [{key: value for key, value in row.items() if key in ("text", "tokens")} for row in rows(case.task, 5)]
     texts = [next(iter(row.values())) for row in table]
     found = tuner.predict(texts) if case.task == "regression" else tuner.predict_proba(texts)
@@ -143,6 +149,8 @@ def test_stopped_and_resumed_equals_uninterrupted(name, tmp_path):
 
 BF16 = [Case(name, family, "single") for name in METHODS for family in ("bert", "llama")] + [
     Case("lora", "t5", "tokens"),
+    Case("lora", "llama", "causal"),
+    Case("prefix", "t5", "seq2seq"),
     Case("prefix", "bart", "multi"),
     Case("bottleneck", "gpt2", "tokens"),
 ]

@@ -9,6 +9,7 @@ import torch
 import transformers
 
 from petune.errors import AdapterError, MergeError, RouteError
+from petune.model.backbone import Backbone
 from petune.model.bank import Bank
 from petune.model.merging import merge, merged_copy
 from petune.model.probe import TOLERANCES
@@ -92,8 +93,8 @@ def test_a_merged_copy_leaves_the_backbone_alone(case):
     inside = model.base_model
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in inside.modules())
     # It can be adapted in its turn.
-    bank = Bank(open_backbone(case.family))
-    bank.backbone.model = inside
+    bank = Bank(Backbone(model))
+    bank.backbone.pad_token_id = one.backbone.pad_token_id
     add(bank, "next", method("lora"), case.task)
     assert run(bank, bank.frame("next"), one.inputs).logits.shape == active.shape
     for parameter in model.parameters():

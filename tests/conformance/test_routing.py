@@ -32,8 +32,8 @@ from tests.conformance.subjects import (
 from tests.covering import CASES, NO_PREFIX, NO_TOKENS
 
 DECODERS = ("gpt2", "llama", "qwen2", "qwen3", "opt")
-# Tags are padded on the right whatever the tokenizer says: their places count from the first piece.
-LEFT = [case for case in CASES if case.family in DECODERS and case.task != "tokens"]
+# Tags and texts are padded on the right whatever the tokenizer says: their places count from the first piece.
+LEFT = [case for case in CASES if case.family in DECODERS and case.task not in ("tokens", "causal")]
 
 
 @pytest.mark.parametrize("case", CASES, ids=ids(CASES))
@@ -45,9 +45,7 @@ def test_padding_changes_nothing(case):
     for index, example in enumerate(examples(case.family, case.task)):
         inputs = task(case.task).collate([example], tokenizer(case.family)).inputs
         alone = one.logits(inputs=inputs)[0]
-        length = len(example["input_ids"])
-        row = together[index][:length] if case.task == "tokens" else together[index]
-        assert differ(row, alone) <= 1e-5
+        assert differ(together[index][: len(alone)], alone) <= 1e-5 * max(1.0, float(alone.abs().max()) / 10)
 
 
 @pytest.mark.parametrize("case", LEFT, ids=ids(LEFT))
