@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import EllipsisType
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
-from petune.errors import AdapterError, DataError, RouteError
-from petune.mixed import Read, answers
+from petune.errors import AdapterError
+from petune.mixed import Way, names_of, predicted, probabilities, texts_of
 from petune.model.adapter import Adapter
 from petune.model.backbone import Backbone
 from petune.model.bank import Bank
 from petune.model.framing import find_in
+from petune.model.generating import generate
 from petune.model.merging import MergeReceipt, merge, merged_copy, unmerge
 from petune.model.routing import Frame, Route, current, entered
 from petune.model.running import run
@@ -214,7 +217,7 @@ class AdaptedModel:
         *,
         errors: Literal["raise", "return"] = "raise",
     ) -> list[Any]:
-        """Each row's answer in the labels of its own adapter; rows of several adapters share their forwards.
+        """Each row's answer in its own adapter's labels, or the text that it writes; adapters share their forwards.
 
         Args:
             texts: texts, dicts or word lists; also a DataFrame or a Dataset.
@@ -228,7 +231,7 @@ class AdaptedModel:
             DataError: items that are no text, with their row.
             AdapterFileError: the store could not load an adapter.
         """
-        return self._answers(texts, adapters, batch_size, errors, lambda task, *those: task.answers(*those))
+        return self._answers(predicted, texts, adapters, batch_size, errors)
 
     @torch.no_grad()
     def predict_proba(
@@ -239,34 +242,39 @@ class AdaptedModel:
         Raises:
             RouteError, DataError, AdapterFileError: as `predict`.
         """
-        return self._answers(texts, adapters, batch_size, "raise", lambda task, *those: task.probabilities(*those))
+        return self._answers(probabilities, texts, adapters, batch_size)
 
-    def _answers(self, texts: Any, adapters: Any, batch_size: int, errors: str, reading: Read) -> list[Any]:
-        names = dict(enumerate(self._names(texts, adapters)))
+    def generate(
+        self, texts: Any = None, adapters: Any = None, batch_size: int = 32, *, route: Any = ..., **given: Any
+    ) -> Any:
+        """What each row's language model writes: texts after texts, or token ids after one batch of tensors.
+
+        Args:
+            texts, adapters: as for `predict`; without texts, tensors by name and `route` as for a call, rows of a
+                decoder padded on the left.
+            given: options of transformers' `generate`, and `seed`: a number, or one for each row.
+
+        Raises:
+            AdapterError: an adapter that writes no texts.
+            ConfigError: an unknown option, or options that contradict each other.
+            RouteError, DataError, AdapterFileError: as `predict`.
+        """
+        if texts is None:
+            tensors = {name: given.pop(name) for name, value in [*given.items()] if isinstance(value, Tensor)}
+            return generate(self._bank, self._frame(route), tensors, **given)
+        return self._answers(partial(texts_of, options=given), texts, adapters, batch_size)
+
+    def _answers(self, how: Way, texts: Any, adapters: Any, batch_size: int, errors: str = "raise") -> list[Any]:
+        around = current(self._bank)
+        default = self._default if around is None else around.route
+        names = dict(enumerate(names_of(texts, default if adapters is None else adapters)))
         found: dict[int, Any] = {}
         for portion in self._residents.portions(names):
             for error in portion.failures.values() if errors == "raise" else ():
                 raise error
             found.update({row: portion.failures[name] for row, name in names.items() if name in portion.failures})
-            found.update(answers(self._residents, portion, texts, batch_size, reading))
+            found.update(how(self._residents, portion, texts, batch_size))
         return [found[row] for row in names]
-
-    def _names(self, texts: Sequence[Any], adapters: Sequence[str] | str | None) -> list[str]:
-        if isinstance(texts, str):
-            raise DataError("predict was given one string.", expected="It takes a list of texts.", fix="Write [text].")
-        around = current(self._bank)
-        default = self._default if around is None else around.route
-        named = default if adapters is None else adapters
-        given = [named] * len(texts) if named is None or isinstance(named, str) else list(named)
-        names: list[Any] = [name for name in given if name is not None]
-        if named is None or len(names) < len(given):
-            raise RouteError("No adapter was named.", fix="Pass adapters=..., or set a default with use(name).")
-        if len(names) != len(texts):
-            raise RouteError(f"{len(names)} adapters were named for {len(texts)} texts.", expected="One name per text.")
-        odd = next((name for name in names if not isinstance(name, str)), None)
-        if odd is not None:
-            raise RouteError(f"{odd!r} is no adapter's name.", expected="One name per text.")
-        return names
 
     def tokenizer_of(self, name: str) -> Any:
         """The tokenizer that was saved with an adapter, else the model's.

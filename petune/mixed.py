@@ -9,16 +9,46 @@ from typing import Any
 from petune.data.batching import ordered_batches
 from petune.data.preparing import prepare, tell
 from petune.data.sources import read
+from petune.errors import DataError, RouteError
 from petune.model.adapter import Adapter
 from petune.model.bank import Contents
+from petune.model.generating import refuse_unless_writing, seeds_of
 from petune.model.modes import evaluating
 from petune.model.running import run
 from petune.residents import Portion, Residents
 from petune.tasks._padding import pad_inputs
 from petune.tasks.base import Example, Table, Task
+from petune.training.writing import Job, write_texts
+
+
+def names_of(texts: Sequence[Any], named: Any) -> list[str]:
+    """One name for each text.
+
+    Args:
+        named: one for all, or one for each; None: nobody was named.
+
+    Raises:
+        DataError: a single text.
+        RouteError: no names, or another number of them.
+    """
+    if isinstance(texts, str):
+        raise DataError("One string was given.", expected="A list of texts was expected.", fix="Write [text].")
+    given = [named] * len(texts) if named is None or isinstance(named, str) else list(named)
+    names: list[Any] = [name for name in given if name is not None]
+    if named is None or len(names) < len(given):
+        raise RouteError("No adapter was named.", fix="Pass adapters=..., or set a default with use(name).")
+    if len(names) != len(texts):
+        raise RouteError(f"{len(names)} adapters were named for {len(texts)} texts.", expected="One name per text.")
+    odd = next((name for name in names if not isinstance(name, str)), None)
+    if odd is not None:
+        raise RouteError(f"{odd!r} is no adapter's name.", expected="One name per text.")
+    return names
+
 
 Read = Callable[[Task, list[Any], list[Example]], Sequence[Any]]
 """From a task, its examples' logits and the examples to one answer per row."""
+Way = Callable[[Residents, Portion, Any, int], dict[int, Any]]
+"""From residents, rows with their adapters, all texts and a batch size to what each row gets."""
 
 
 def rows_of(names: Mapping[int, str]) -> dict[str, list[int]]:
@@ -29,7 +59,22 @@ def rows_of(names: Mapping[int, str]) -> dict[str, list[int]]:
     return found
 
 
-def answers(residents: Residents, portion: Portion, texts: Any, batch_size: int, reading: Read) -> dict[int, Any]:
+def predicted(residents: Residents, portion: Portion, texts: Any, batch_size: int) -> dict[int, Any]:
+    """Each row's prediction: an answer in its adapter's labels, or the text that a language model writes."""
+    adapters = portion.contents.adapters
+    writing = {row: name for row, name in portion.rows.items() if adapters[name].task.generates}
+    others = {row: name for row, name in portion.rows.items() if row not in writing}
+    written = texts_of(residents, portion._replace(rows=writing), texts, batch_size, {})
+    read = _answers(residents, portion._replace(rows=others), texts, batch_size, lambda task, *it: task.answers(*it))
+    return {**written, **read}
+
+
+def probabilities(residents: Residents, portion: Portion, texts: Any, batch_size: int) -> dict[int, Any]:
+    """Each row's probabilities."""
+    return _answers(residents, portion, texts, batch_size, lambda task, *those: task.probabilities(*those))
+
+
+def _answers(residents: Residents, portion: Portion, texts: Any, batch_size: int, reading: Read) -> dict[int, Any]:
     """Each row's answer by its own adapter, as it was when the call began.
 
     Args:
@@ -38,15 +83,8 @@ def answers(residents: Residents, portion: Portion, texts: Any, batch_size: int,
     Raises:
         DataError: items that are no text, with their row.
     """
-    bank, adapters = residents.bank, portion.contents.adapters
-    examples: list[tuple[Adapter, Example]] = []
-    places = {adapters[name]: rows for name, rows in rows_of(portion.rows).items()}
-    for adapter, rows in places.items():
-        table = _some(adapter.task, texts, rows)
-        tokenizer, positions = residents.tokenizer(adapter), bank.backbone.positions
-        made = prepare(adapter.task, table, None, tokenizer, positions, 0, labelled=False)
-        tell(made.notices, residents.told(adapter))
-        examples += [(adapter, example) for example in made.train]
+    places, examples = _prepared(residents, portion, texts)
+    bank = residents.bank
     # Residents are in eval mode always; the backbone is its owner's.
     with evaluating(bank.backbone.model):
         logits = _logits(residents, portion.contents, examples, batch_size)
@@ -56,6 +94,47 @@ def answers(residents: Residents, portion: Portion, texts: Any, batch_size: int,
         read = reading(adapter.task, [logits[i] for i in own], [examples[i][1] for i in own])
         found.update(zip(rows, read, strict=True))
     return found
+
+
+def texts_of(
+    residents: Residents, portion: Portion, texts: Any, batch_size: int, options: Mapping[str, Any]
+) -> dict[int, Any]:
+    """What each row's own language model writes after it.
+
+    Args:
+        options: of `generate`, and `seed`.
+
+    Raises:
+        AdapterError: an adapter that writes no texts.
+        DataError: items that are no text, with their row.
+    """
+    for name in dict.fromkeys(portion.rows.values()):
+        refuse_unless_writing(portion.contents.adapters[name])
+    places, examples = _prepared(residents, portion, texts)
+    order = [row for rows in places.values() for row in rows]
+    jobs = [Job(adapter, residents.tokenizer(adapter), example) for adapter, example in examples]
+    seeds = seeds_of(options.get("seed", 0), len(texts))
+    more = {**options, "seed": [seeds[row] for row in order]}
+    written = write_texts(
+        lambda route: residents.bank.frame(route, portion.contents), jobs, batch_size=batch_size, **more
+    )
+    return dict(zip(order, written, strict=True))
+
+
+def _prepared(
+    residents: Residents, portion: Portion, texts: Any
+) -> tuple[dict[Adapter, list[int]], list[tuple[Adapter, Example]]]:
+    """The rows of each adapter, and all examples in that order."""
+    adapters = portion.contents.adapters
+    examples: list[tuple[Adapter, Example]] = []
+    places = {adapters[name]: rows for name, rows in rows_of(portion.rows).items()}
+    for adapter, rows in places.items():
+        table = _some(adapter.task, texts, rows)
+        tokenizer, positions = residents.tokenizer(adapter), residents.bank.backbone.positions
+        made = prepare(adapter.task, table, None, tokenizer, positions, 0, labelled=False)
+        tell(made.notices, residents.told(adapter))
+        examples += [(adapter, example) for example in made.train]
+    return places, examples
 
 
 def _logits(

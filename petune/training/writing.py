@@ -53,7 +53,7 @@ def write_texts(
     for index, job in enumerate(jobs):
         refuse_unless_writing(job.adapter)
         kinds.setdefault(_kind(job, options), []).append(index)
-    with evaluating(*{id(job.adapter): module for job in jobs for module in job.adapter.modules()}.values()):
+    with evaluating(*{id(module): module for job in jobs for module in job.adapter.modules()}.values()):
         for kind in kinds.values():
             for places in ordered_batches([length_of(jobs[index].example) for index in kind], batch_size):
                 rows = [kind[place] for place in places]
