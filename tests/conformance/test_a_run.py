@@ -16,6 +16,15 @@ from tests.conformance.subjects import WRITTEN, batch, blank_task, ids, method, 
 from tests.covering import CASES, METHODS, Case
 
 RATES = {"full": 2e-3, "head": 3e-2}
+
+
+def rate_of(case: Case) -> float:
+    """A learning rate that suits a run of 18 steps; a prefix alone, without a head, needs a large one."""
+    if case.method == "prefix" and case.task in WRITTEN:
+        return 1e-1
+    return RATES.get(case.method, 1e-2)
+
+
 QUIET = {"progress": "off", "batch_size": 8}
 
 
@@ -62,9 +71,7 @@ def test_a_run_learns_keeps_the_backbone_and_is_saved_whole(case, tmp_path):
     next(backbone.parameters()).requires_grad_(False)
     before, state = snapshot(backbone), flags(backbone)
     tuner = tuner_for(case, backbone)
-    config = TrainConfig(
-        epochs=9, learning_rate=RATES.get(case.method, 1e-2), backbone_dropout=False, warmup_ratio=0.0, **QUIET
-    )
+    config = TrainConfig(epochs=9, learning_rate=rate_of(case), backbone_dropout=False, warmup_ratio=0.0, **QUIET)
     tuner.fit(rows(case.task, 16), config=config)
     losses = [row["loss"] for row in tuner.report.history if "loss" in row]
     assert np.mean(losses[-4:]) < 0.95 * np.mean(losses[:2])
@@ -171,7 +178,7 @@ def test_a_bf16_backbone_trains_and_reloads(case, tmp_path):
     tuner = tuner_for(case, backbone).fit(rows(case.task, 16), config=TrainConfig(epochs=2, **QUIET))
     assert all(np.isfinite(row["loss"]) for row in tuner.report.history if "loss" in row)
     said = answers(tuner, case)
-    assert all(np.isfinite(row).all() for row in said)
+    assert all(np.isfinite(row).all() for row in said if row.dtype.kind == "f")  # the others are texts
     if case.method != "full":
         assert {t.dtype for named in tuner.adapter.tensors().values() for t in named.values()} <= {torch.float32}
         assert {p.dtype for p in backbone.parameters()} == {torch.bfloat16}
