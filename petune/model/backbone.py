@@ -107,7 +107,7 @@ class Backbone:
     @property
     def merged(self) -> Merged | None:
         """What is merged into the weights, whoever did it: the note lies on the model itself, and a copy copies it."""
-        return getattr(self.model, "_petune_merged", None)
+        return self.model.__dict__.get("_petune_merged")  # every tap asks: getattr of a module is slow where it fails
 
     @merged.setter
     def merged(self, note: Merged | None) -> None:

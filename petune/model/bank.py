@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 from weakref import WeakSet
 
@@ -60,6 +61,11 @@ class Bank:
         self._changing, self._held = threading.RLock(), WeakSet(self.contents.seats.values())
 
     @property
+    def steady(self) -> AbstractContextManager[Any]:
+        """Inside, no other thread changes who is resident."""
+        return self._changing
+
+    @property
     def residents(self) -> Mapping[str, Adapter]:
         """The resident adapters by name."""
         return self.contents.adapters
@@ -89,8 +95,8 @@ class Bank:
             AdapterError: a full fine-tuning, or an adapter that must be alone and is not.
             MergeError: while merged.
         """
-        self._refuse(adapter)
         with self._changing:
+            self._refuse(adapter)
             self._listening.listen(adapter, self._untap)
             replaced = self.residents.get(adapter.name, adapter)
             self._publish(adapter, None)
@@ -126,10 +132,14 @@ class Bank:
         if adapter.method.residence != "shared":
             self.add(adapter)
             return
-        self._refuse(adapter)
         with self._changing:
+            self._refuse(adapter)
             self._listening.listen(adapter, self._untap)
-            seat = self._seating.seat(adapter)
+            try:
+                seat = self._seating.seat(adapter)
+            except BaseException:
+                self._untap()
+                raise
             self._held.add(seat)
             replaced = adapter.name in self.residents
             self._publish(adapter, seat)
@@ -146,7 +156,7 @@ class Bank:
     def compact(self) -> None:
         """Gives back the room that stacks hold in reserve; calls that run keep what they saw."""
         with self._changing:
-            fresh = Seating(self.backbone.device)
+            fresh = Seating(self.backbone.device, [seat.adapter for seat in self.contents.seats.values()])
             seats = {name: fresh.seat(seat.adapter) for name, seat in self.contents.seats.items()}
             self._held.update(seats.values())
             self._seating = fresh
@@ -175,8 +185,8 @@ class Bank:
             RouteError: no such resident.
             MergeError: while merged.
         """
-        self.refuse_while_merged("remove an adapter")
         with self._changing:
+            self.refuse_while_merged("remove an adapter")
             gone = self.find(name)
             adapters = {key: value for key, value in self.residents.items() if key != name}
             seats = {key: seat for key, seat in self.contents.seats.items() if key != name}

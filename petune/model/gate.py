@@ -46,11 +46,12 @@ class Gate:
             while self._alone:
                 self._changed.wait()
             self._alone = True
-            while self._running:
-                self._changed.wait()
         try:
+            with self._changed:
+                while self._running:
+                    self._changed.wait()
             yield
-        finally:
+        finally:  # also when the wait was broken off: calls that begin wait for this
             with self._changed:
                 self._alone = False
                 self._changed.notify_all()

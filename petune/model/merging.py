@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from petune.errors import MergeError
 from petune.model.adapter import Adapter, copied
 from petune.model.bank import Bank
-from petune.model.gate import changing
+from petune.model.gate import changing, running
 from petune.model.probe import difference, replay, tolerance
 from petune.model.shell import Shell
 
@@ -54,16 +54,24 @@ def merge(bank: Bank, adapter: Adapter) -> MergeReceipt:
     Raises:
         MergeError: the method cannot be merged, or the logits differ by more than the tolerance.
     """
-    adapter.body.refuse_merge()
-    name = adapter.name
+    adapter.body.refuse_merge()  # before anybody waits
     with changing(bank.backbone.model):
+        return _merged(bank, adapter.name)
+
+
+def _merged(bank: Bank, name: str) -> MergeReceipt:
+    """Merges while no call runs."""
+    with bank.steady:
+        adapter = bank.find(name)
+        adapter.body.refuse_merge()
         bank.refuse_while_merged("merge again")
         before = replay(adapter, bank.frame(name))
         bank.merge(name)
-        receipt = _receipt(bank, adapter, before, replay(adapter, None))
-        if receipt.max_logit_difference > receipt.tolerance:
+        try:
+            return _accepted(_receipt(bank, adapter, before, replay(adapter, None)), bank)
+        except BaseException:
             bank.unmerge()
-    return _accepted(receipt, bank)
+            raise
 
 
 def unmerge(bank: Bank) -> None:
@@ -93,12 +101,13 @@ def _accepted(receipt: MergeReceipt, bank: Bank) -> MergeReceipt:
 
 
 def _copy_while_merged(bank: Bank, adapter: Adapter) -> tuple[PreTrainedModel, MergeReceipt]:
-    """Replaced modules cannot follow a deep copy, so the copy is made while they are merged away."""
-    receipt = merge(bank, adapter)
-    try:
-        model = copy.deepcopy(adapter.shell.model)
-    finally:
-        bank.unmerge()
+    """Replaced modules cannot follow a deep copy, so the copy is made while they are merged away, and calls wait."""
+    with changing(bank.backbone.model):
+        receipt = _merged(bank, adapter.name)
+        try:
+            model = copy.deepcopy(adapter.shell.model)
+        finally:
+            bank.unmerge()
     return model, receipt
 
 
@@ -109,15 +118,25 @@ def merged_copy(bank: Bank, adapter: Adapter) -> tuple[PreTrainedModel, MergeRec
         MergeError: as `merge`.
     """
     adapter.body.refuse_merge()
-    bank.refuse_while_merged("make a merged copy")
     if adapter.method.residence == "sole":
         return _copy_while_merged(bank, adapter)
-    home, own = copied(bank.backbone), adapter.head()
+    with running(bank.backbone.model):
+        return _copy_apart(bank, adapter.name)
+
+
+def _copy_apart(bank: Bank, name: str) -> tuple[PreTrainedModel, MergeReceipt]:
+    """A merged copy, made beside the calls that run, and as one of them."""
+    bank.refuse_while_merged("make a merged copy")
+    with bank.steady:  # no hook may come or go meanwhile
+        frame, home = bank.frame(name), copied(bank.backbone)
+    # The frame's: as long as a call holds an adapter that was replaced, its weights stay where they are.
+    adapter = frame.groups[0].adapter
+    own = adapter.head()
     apart = Shell(home, adapter.task.auto_class, adapter.task.model_config(), private=True)
     with torch.no_grad():
         for name, parameter in apart.head().items():
             if name in own:
                 parameter.copy_(own[name])
     adapter.body.merge(apart.base)
-    before, after = replay(adapter, bank.frame(adapter.name)), replay(dataclasses.replace(adapter, shell=apart), None)
+    before, after = replay(adapter, frame), replay(dataclasses.replace(adapter, shell=apart), None)
     return apart.model, _accepted(_receipt(bank, adapter, before, after), bank)

@@ -65,7 +65,8 @@ class Frame:
         """The adapter that was merged in when this frame was made."""
         self.per_row = batch is not None
         self._live, self._chart, self._seats = groups, chart, seats
-        self.seen: dict[str, Any] = {}
+        self.seen: dict[tuple[str, int], Any] = {}
+        """(Site path, thread) -> what entered there."""
         self._lanes = chart.lanes if chart is not None else {}
         taken = set(seats)
         self._one = next(iter(taken)) if len(taken) == 1 else None

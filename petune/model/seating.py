@@ -6,8 +6,8 @@ gives its slots back, so no slot is written while somebody reads it.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Hashable, Mapping
+from collections import Counter, deque
+from collections.abc import Hashable, Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -59,10 +59,17 @@ class Chart(NamedTuple):
 
 
 class Seating:
-    """Every stack of a bank, and the table that says which slot is whose."""
+    """Every stack of a bank, and the table that says which slot is whose.
 
-    def __init__(self, device: torch.device) -> None:
+    Args:
+        adapters: for which there shall be just enough room.
+    """
+
+    def __init__(self, device: torch.device, adapters: Iterable[Adapter] = ()) -> None:
         self.device = device
+        self._expected = Counter(
+            (path, key_of(layer)) for adapter in adapters for path, layer in _stackable(adapter).items()
+        )
         self._stacks: list[Stack] = []
         self._at: dict[str, dict[Hashable, Stack]] = {}
         self._table = torch.full((0, 0), -1, dtype=torch.int64, device=device)
@@ -77,14 +84,17 @@ class Seating:
         ragged = 0
         loose: dict[str, AdapterLayer] = dict(adapter.shell.overlays)
         kinds = {site.path: site.kind for site in adapter.body.sites}
-        for path, layer in adapter.body.layers.items():
-            if not layer.inner:
-                loose[path] = layer
-            elif width_of(layer):  # a site of rank 0 has no change
+        loose |= {path: layer for path, layer in adapter.body.layers.items() if not layer.inner}
+        try:
+            for path, layer in _stackable(adapter).items():
                 stack = self._stack(path, layer, attention=kinds[path] == "attention")
                 slots[stack.number] = stack.put(layer)
                 if width_of(layer) < stack.lane.bucket:
                     ragged |= 1 << stack.number
+        except BaseException:  # out of memory
+            for number, slot in slots.items():
+                self._stacks[number].free(slot)
+            raise
         for parameter in adapter.shell.head().values():
             parameter.requires_grad_(False)
         column = self._column()
@@ -112,7 +122,8 @@ class Seating:
         here = self._at.setdefault(path, {})
         stack = here.get(key_of(layer))
         if stack is None:
-            stack = here[key_of(layer)] = Stack(len(self._stacks), layer, self.device)
+            room = max(1, self._expected[path, key_of(layer)])
+            stack = here[key_of(layer)] = Stack(len(self._stacks), layer, self.device, room)
             self._stacks.append(stack)
             self._attention |= attention << stack.number
         return stack
@@ -136,3 +147,8 @@ class Seating:
             self._columns.append(column)
             for number, slot in slots.items():
                 self._stacks[number].free(slot)
+
+
+def _stackable(adapter: Adapter) -> dict[str, AdapterLayer]:
+    """Site path -> the layers that have a place in stacks; a site of rank 0 has no change."""
+    return {path: layer for path, layer in adapter.body.layers.items() if layer.inner and width_of(layer)}

@@ -62,6 +62,9 @@ class Lane(NamedTuple):
         """One adapter's weights, without the padding."""
         width = self.widths[slot]
         own = {name: tensor[slot] for name, tensor in self.tensors.items()}
+        if torch.is_grad_enabled():
+            # A graph outlives its call, and the slot may be another adapter's by the time of the backward pass.
+            own = {name: tensor.clone() for name, tensor in own.items()}
         if width < self.bucket:
             inner = self.layer.inner
             own = {name: tensor if inner[name] is None else tensor[:width] for name, tensor in own.items()}
@@ -77,17 +80,31 @@ class Lane(NamedTuple):
 
 def key_of(layer: AdapterLayer) -> Hashable:
     """Layers with equal keys at a site share a stack."""
-    dtypes = tuple(parameter_of(layer, name).dtype for name in layer.inner)
-    return type(layer), bucket_of(width_of(layer)), layer.options, dtypes
+    width = bucket_of(width_of(layer))
+    return type(layer), width, layer.options, *(_slot(layer, name, width) for name in layer.inner)
+
+
+def _slot(layer: AdapterLayer, name: str, bucket: int) -> tuple[tuple[int, ...], torch.dtype]:
+    """The shape of a parameter's slot, and its type: inner axis first, and as long as the bucket."""
+    parameter, axis = parameter_of(layer, name), layer.inner[name]
+    shape = list(parameter.mT.shape if axis == 1 else parameter.shape)
+    if axis is not None:
+        shape[0] = bucket
+    return tuple(shape), parameter.dtype
 
 
 class Stack:
-    """The layers of one key at one site."""
+    """The layers of one key at one site.
 
-    def __init__(self, number: int, like: AdapterLayer, device: torch.device) -> None:
-        self.number, self._like, self._device = number, type(like), device
+    Args:
+        like: a layer of that key.
+        room: slots to begin with.
+    """
+
+    def __init__(self, number: int, like: AdapterLayer, device: torch.device, room: int = 1) -> None:
+        self.number, self._like, self._device, self._room = number, type(like), device, room
         self._options, self._bucket = like.options, bucket_of(width_of(like))
-        self._empty = {name: self._slot_shape(name, parameter_of(like, name)) for name in like.inner}
+        self._empty = {name: _slot(like, name, self._bucket) for name in like.inner}
         self._layers: list[AdapterLayer | None] = []
         """The resident of each slot; None: free."""
         self._free: list[int] = []
@@ -98,13 +115,12 @@ class Stack:
         """How many residents have each scale; while there is but one, no call multiplies by a tensor."""
         self.lane = self._lane()
 
-    def _slot_shape(self, name: str, parameter: Tensor) -> tuple[tuple[int, ...], torch.dtype]:
-        """The shape of one slot: inner axis first, and as long as the bucket."""
-        axis = self._like.inner[name]
-        shape = list(parameter.mT.shape if axis == 1 else parameter.shape)
-        if axis is not None:
-            shape[0] = self._bucket
-        return tuple(shape), parameter.dtype
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A deep copy's layers are views of its own tensors, as the original's are."""
+        self.__dict__.update(state)
+        for slot, layer in enumerate(self._layers):
+            for name in self._tensors if layer is not None else ():
+                self._bind(layer, name, slot)  # type: ignore[arg-type]
 
     @property
     def used_bytes(self) -> int:
@@ -123,7 +139,7 @@ class Stack:
     def put(self, layer: AdapterLayer) -> int:
         """Copies a layer's tensors into a free slot and makes its parameters views of it."""
         if not self._free:
-            self._grow(max(1, 2 * len(self._layers)))
+            self._grow(max(self._room, 2 * len(self._layers)))
         slot = self._free.pop()
         self._layers[slot], self._widths[slot], self._scales[slot] = layer, width_of(layer), layer.scale
         self._said[layer.scale] += 1

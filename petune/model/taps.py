@@ -1,15 +1,35 @@
-"""Taps: what listens at a site and hands the call's rows to their layers. The backbone's modules stay as they are."""
+"""Taps: what listens at a site and hands the call's rows to their layers. The backbone's modules stay as they are.
+
+Under `torch.compile` the hooks are traced: a graph of a call without gradients holds one opaque operator per site (see
+`opaque`), and any other graph ends there, so that the layers run as they always do.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from threading import get_ident, local
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from petune.errors import BackboneError
 from petune.methods.base import Site
+from petune.model import opaque
 from petune.model.routing import current
+
+
+@torch.compiler.disable
+def _aside(hook: Callable[..., Any], *given: Any) -> Any:
+    """A hook as it runs without compilation; the graph ends before it, and another one begins after it."""
+    return hook(*given)
+
+
+class Changes:
+    """How often taps came or went, in this process; torch does not look whether a module's hooks are the same."""
+
+    number = 0
 
 
 class Tap:
@@ -18,6 +38,7 @@ class Tap:
     def __init__(self, owner: object, site: Site) -> None:
         self.owner, self.path = owner, site.path
         self.apart = site.input is not site.output
+        self._number, self._passing = opaque.numbered(self), local()
         self.handles: list[RemovableHandle] = []
         try:
             if self.apart:
@@ -30,25 +51,68 @@ class Tap:
                 expected="petune acts through forward hooks.",
                 fix="Load the backbone as a plain, unscripted transformers model.",
             ) from error
+        Changes.number += 1
 
-    def note(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __getstate__(self) -> dict[str, Any]:
+        """What a deep copy is made of; it gets a number of its own."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("_number", "_passing")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._number, self._passing = opaque.numbered(self), local()
+
+    def note(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
         """Keeps x for `act`, when input and output belong to two modules."""
+        if torch.compiler.is_compiling():
+            # What the tracer sees stored here it hands on inside the graph.
+            self._passing.x = _first(args, kwargs or {})
+            return
         frame = current(self.owner)
-        if frame is not None:
-            frame.seen[self.path] = _first(args, kwargs)
+        if frame is not None and kwargs is not None:
+            # By thread: tasks that run at once under a copied context share the frame that they were started in.
+            frame.seen[self.path, get_ident()] = _first(args, kwargs)
 
-    def act(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor | None:
-        """Replaces the module's output where an adapter of this call acts here."""
+    def act(self, module: nn.Module, args: tuple[Any, ...], kwargs: Any, output: Tensor | None = None) -> Any:
+        """Replaces the module's output where an adapter of this call acts here.
+
+        A tap may come or go while a call of another adapter is at its module. torch then forgets that it takes
+        keywords, or calls only one of its two hooks; nobody in that call acts here, so the output stays.
+        """
+        if output is None:
+            return None
+        x = self._passed() if self.apart else _first(args, kwargs)
+        if not torch.compiler.is_compiling():
+            return self.changed(x, output)
+        if x is None or torch.is_grad_enabled():
+            return _aside(self.changed, x, output)
+        opaque.act(x, output, self._number)
+        return None
+
+    def changed(self, x: Tensor | None, y: Tensor) -> Tensor | None:
+        """What the adapters of the running call make of y, (..., d_out); None: nobody acts here.
+
+        Args:
+            x: (..., d_in), unless `note` has kept it.
+        """
         frame = current(self.owner)
         if frame is None or not frame.active:
             return None
-        x = frame.seen.pop(self.path) if self.apart else _first(args, kwargs)
-        return frame.apply(self.path, x, output)
+        frame.owner.refuse_while_merged("use an adapter")  # type: ignore[attr-defined]
+        if self.apart:
+            x = frame.seen.pop((self.path, get_ident()), x)
+        return None if x is None else frame.apply(self.path, x, y)
+
+    def _passed(self) -> Tensor | None:
+        """x as compiled code hands it on: inside one graph, or from one to the next in the same thread."""
+        x: Tensor | None = getattr(self._passing, "x", None)
+        self._passing.x = None
+        return x
 
     def detach(self) -> None:
         """Takes the hooks away."""
         for handle in self.handles:
             handle.remove()
+        Changes.number += 1
 
 
 def strip(model: nn.Module) -> None:
