@@ -83,6 +83,9 @@ def head_logits(
         if len(same) == 1:
             adapter, rows = same[0]
             logits = head_of(adapter, output, inputs, rows, batch)
+        elif not same[0].adapter.shell.outside:
+            rows = _together(same, batch)
+            logits = head_of(same[0].adapter, output, inputs, rows, batch)
         else:
             shell = same[0].adapter.shell
             rows, weights = _by_row(same, batch)
@@ -115,6 +118,8 @@ def _pass(
 def _kind(adapter: Adapter) -> Hashable:
     """Equal for adapters whose heads can share a pass: the same class, maps of the same shapes, none in training."""
     shell = adapter.shell
+    if not shell.outside:
+        return (type(shell.model),)  # a language model's, which is the backbone's
     if shell.head_shape is None or any(p.requires_grad for part in shell.outside.values() for p in part.parameters()):
         return id(adapter)
     return type(shell.model), shell.head_shape
@@ -131,6 +136,13 @@ def _by_row(groups: Sequence[Group], batch: int) -> tuple[Tensor | None, Weights
              for outside in parts]  # fmt: skip
     weights = {name: torch.stack([each[name] for each in named]).index_select(0, which) for name in named[0]}
     return None if len(rows) == batch else torch.tensor(rows, device=device), weights
+
+
+def _together(groups: Sequence[Group], batch: int) -> Tensor | None:
+    """The rows of several adapters in ascending order; None: all rows of the batch."""
+    rows = sorted(row for group in groups for row in _rows(group, batch))
+    device = next((group.rows.device for group in groups if group.rows is not None), None)
+    return None if len(rows) == batch else torch.tensor(rows, device=device)
 
 
 def _rows(group: Group, batch: int) -> list[int]:

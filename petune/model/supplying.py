@@ -49,6 +49,13 @@ class Supplied(nn.Module):
     def __init__(self, base: nn.Module) -> None:
         super().__init__()
         self.config = base.config
+        self._stacks = {
+            name for name, child in base.named_children() if isinstance(child, transformers.PreTrainedModel)
+        }
+
+    def __getattr__(self, name: str) -> Any:
+        """A stack inside the backbone, which some heads call in its place (OPT's), takes and gives the same."""
+        return self if name in self.__dict__.get("_stacks", ()) else super().__getattr__(name)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         output = _supply.get()
