@@ -4,12 +4,17 @@
 them; they join the prefix to keys and values and call the original function. Without a prefix in the running call
 they are that original function. The mask function is registered under the same name: without it, transformers makes
 no mask at all and padding is attended silently.
+
+A prefix is not compiled: a graph ends before it and another begins after it, unless the graph is known to serve only
+calls in which no prefix acts.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -38,6 +43,30 @@ def _has_prefix(frame: Frame | None) -> bool:
     return frame.attends or any(frame.layers(path) for path in frame.owner.attention.values())  # type: ignore[attr-defined]
 
 
+def has_prefix() -> bool:
+    """Whether a prefix acts anywhere in the running call."""
+    return _has_prefix(any_frame())
+
+
+_bare: ContextVar[bool] = ContextVar("petune_bare_attention", default=False)
+
+
+@contextmanager
+def without_prefix() -> Iterator[None]:
+    """Around compiled code that only calls without a prefix enter: whatever torch compiles here may rely on that."""
+    token = _bare.set(True)
+    try:
+        yield
+    finally:
+        _bare.reset(token)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _is_bare() -> bool:
+    """Asked while torch compiles; the answer is part of the graph."""
+    return _bare.get()
+
+
 def _original(kind: str, module: nn.Module) -> Callable[..., Any]:
     """The function that would run without petune; eager attention is each architecture's own."""
     if kind == "eager":
@@ -51,7 +80,7 @@ def _rows(extra: Any, rows: Tensor | None) -> Any:
 
 
 def _make(kind: str) -> Callable[..., Any]:
-    def attention(
+    def attend(
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
     ) -> Any:
         """query (B, H_q, T_q, K), key and value (B, H, T, K) -> ((B, T_q, H_q, K), weights or None)."""
@@ -69,6 +98,14 @@ def _make(kind: str) -> Callable[..., Any]:
             assert rows is not None
             output = output.index_copy(0, rows, call.through(layer, rows)[0].to(output.dtype))
         return output, None if layers else weights
+
+    aside = torch.compiler.disable(attend)
+
+    def attention(module: nn.Module, *given: Any, **kwargs: Any) -> Any:
+        """The same, also where torch traces it, which cannot see the running call."""
+        if not torch.compiler.is_compiling():
+            return attend(module, *given, **kwargs)
+        return (_original(kind, module) if _is_bare() else aside)(module, *given, **kwargs)
 
     return attention
 
@@ -122,6 +159,7 @@ def _stacked(call: Call, frame: Frame, path: str, kind: str) -> Any:
 
 
 def _make_mask(kind: str) -> Callable[..., Any]:
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def mask(*args: Any, **kwargs: Any) -> Any:
         """The original mask; a causal one is always made, because "no mask, is_causal" would misalign with a prefix."""
         if _has_prefix(any_frame()):

@@ -20,7 +20,7 @@ from petune.model import opaque
 from petune.model.routing import current
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _aside(hook: Callable[..., Any], *given: Any) -> Any:
     """A hook as it runs without compilation; the graph ends before it, and another one begins after it."""
     return hook(*given)
