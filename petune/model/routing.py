@@ -124,6 +124,8 @@ class Frame:
 
     def layers(self, path: str) -> list[tuple[nn.Module, Tensor | None]]:
         """The layers that are called one by one at a site in this call, each with its rows."""
+        if not self._loose:
+            return []
         found = [(group.adapter.at(path), group.rows) for group in self._live]
         seated = {id(seat.adapter): seat.loose.get(path) for seat in self._seats if seat is not None and seat.loose}
         found += [(seated[id(g.adapter)], g.rows) for g in self.groups if id(g.adapter) in seated]
