@@ -57,14 +57,16 @@ def pairs(case: Case) -> set[tuple[str, str]]:
 def pairwise() -> list[Case]:
     """A small covering array: greedily the case that covers most new pairs, the first such in the product's order.
 
-    Ties go to the task used least so far, so that no task is left to a handful of cases.
+    Ties go to the task used least so far, then to the method, so that none is left to a handful of cases.
     """
     left = everything()
     missing = set().union(*map(pairs, left))
     chosen: list[Case] = []
     while missing:
-        used = [case.task for case in chosen]
-        best = max(left, key=lambda case: (len(pairs(case) & missing), -used.count(case.task)))
+        used = [word for case in chosen for word in case]
+        best = max(
+            left, key=lambda case: (len(pairs(case) & missing), -used.count(case.task), -used.count(case.method))
+        )
         chosen.append(best)
         left.remove(best)
         missing -= pairs(best)
