@@ -8,7 +8,7 @@ key-value caches, prefixes, and calls that ask transformers for inner states.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -16,10 +16,12 @@ from transformers import Cache
 
 from petune.errors import BackboneError
 from petune.model import attention
-from petune.model.backbone import Backbone
 from petune.model.families import FAMILIES
 from petune.model.sites import block_list
 from petune.model.taps import Changes, Tap
+
+if TYPE_CHECKING:
+    from petune.model.backbone import Backbone
 
 GRAPHS = 64
 """How many graphs one backbone may have: kinds of blocks times sets of sites times kinds of shapes."""
@@ -33,10 +35,6 @@ def compile_blocks(backbone: Backbone, **options: Any) -> None:
 
     Raises:
         BackboneError: a model without blocks.
-
-    Example:
-        >>> from petune.model.backbone import Backbone
-        >>> compile_blocks(Backbone.open(backbone), backend="eager", fullgraph=True)
     """
     # The blocks share their graphs; another backbone's do not count against their number.
     compiled = torch.compile(_block, **{"recompile_limit": GRAPHS, "isolate_recompiles": True, **options})
