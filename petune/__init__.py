@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from petune.methods.lora import LoRA as LoRA
     from petune.methods.prefix import Prefix as Prefix
     from petune.storage.store import AdapterStore as AdapterStore
+    from petune.tasks.causal_lm import CausalLM as CausalLM
+    from petune.tasks.seq2seq_lm import Seq2SeqLM as Seq2SeqLM
     from petune.tasks.sequence_classification import SequenceClassification as SequenceClassification
     from petune.tasks.token_classification import TokenClassification as TokenClassification
     from petune.tuner import Tuner as Tuner
@@ -39,12 +41,14 @@ _HOMES = {
     "AdapterStore": "petune.storage.store",
     "AdaLoRA": "petune.methods.adalora",
     "Bottleneck": "petune.methods.bottleneck",
+    "CausalLM": "petune.tasks.causal_lm",
     "Full": "petune.methods.full",
     "Head": "petune.methods.head",
     "Job": "petune.joint",
     "LoRA": "petune.methods.lora",
     "PetuneError": "petune.errors",
     "Prefix": "petune.methods.prefix",
+    "Seq2SeqLM": "petune.tasks.seq2seq_lm",
     "SequenceClassification": "petune.tasks.sequence_classification",
     "TokenClassification": "petune.tasks.token_classification",
     "TrainConfig": "petune.config",

@@ -18,7 +18,7 @@ from petune.model.running import run
 from petune.residents import Portion, Residents
 from petune.tasks._padding import pad_inputs
 from petune.tasks.base import Example, Table, Task
-from petune.training.writing import Job, write_texts
+from petune.training.writing import Prompt, write_texts
 
 
 def names_of(texts: Sequence[Any], named: Any) -> list[str]:
@@ -112,11 +112,11 @@ def texts_of(
         refuse_unless_writing(portion.contents.adapters[name])
     places, examples = _prepared(residents, portion, texts)
     order = [row for rows in places.values() for row in rows]
-    jobs = [Job(adapter, residents.tokenizer(adapter), example) for adapter, example in examples]
+    prompts = [Prompt(adapter, residents.tokenizer(adapter), example) for adapter, example in examples]
     seeds = seeds_of(options.get("seed", 0), len(texts))
     more = {**options, "seed": [seeds[row] for row in order]}
     written = write_texts(
-        lambda route: residents.bank.frame(route, portion.contents), jobs, batch_size=batch_size, **more
+        lambda route: residents.bank.frame(route, portion.contents), prompts, batch_size=batch_size, **more
     )
     return dict(zip(order, written, strict=True))
 

@@ -14,7 +14,7 @@ from petune.model.modes import evaluating
 from petune.tasks.base import Example
 from petune.training.evaluation import evaluate, logits_of
 from petune.training.report import EvalReport
-from petune.training.writing import Job, write_texts
+from petune.training.writing import Prompt, write_texts
 
 
 class Work(NamedTuple):
@@ -50,8 +50,8 @@ class Work(NamedTuple):
     def generate(self, texts: Sequence[Any], batch_size: int, options: dict[str, Any]) -> list[Any]:
         """What the language model writes; see `Tuner.generate`."""
         refuse_unless_writing(self.adapter)
-        jobs = [Job(self.adapter, self.tokenizer, example) for example in self._examples(texts, labelled=False)]
-        return write_texts(self.bank.frame, jobs, batch_size=batch_size, **options)
+        prompts = [Prompt(self.adapter, self.tokenizer, example) for example in self._examples(texts, labelled=False)]
+        return write_texts(self.bank.frame, prompts, batch_size=batch_size, **options)
 
     def _examples(self, data: Any, **how: bool) -> list[Example]:
         positions = self.adapter.shell.backbone.positions

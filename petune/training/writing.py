@@ -16,7 +16,7 @@ from petune.tasks.base import Example
 from petune.training.batches import length_of
 
 
-class Job(NamedTuple):
+class Prompt(NamedTuple):
     """One prompt.
 
     Args:
@@ -31,7 +31,7 @@ class Job(NamedTuple):
 
 def write_texts(
     frame: Callable[[Route], Frame],
-    jobs: Sequence[Job],
+    prompts: Sequence[Prompt],
     *,
     batch_size: int,
     seed: int | Sequence[int] = 0,
@@ -48,50 +48,52 @@ def write_texts(
         AdapterError: an adapter whose task writes no texts.
         ConfigError, BackboneError: see `petune.model.generating.write`.
     """
-    seeds, found = seeds_of(seed, len(jobs)), [None] * len(jobs)
+    seeds, found = seeds_of(seed, len(prompts)), [None] * len(prompts)
     kinds: dict[str, list[int]] = {}
-    for index, job in enumerate(jobs):
-        refuse_unless_writing(job.adapter)
-        kinds.setdefault(_kind(job, options), []).append(index)
-    with evaluating(*{id(module): module for job in jobs for module in job.adapter.modules()}.values()):
+    for index, prompt in enumerate(prompts):
+        refuse_unless_writing(prompt.adapter)
+        kinds.setdefault(_kind(prompt, options), []).append(index)
+    with evaluating(*{id(module): module for prompt in prompts for module in prompt.adapter.modules()}.values()):
         for kind in kinds.values():
-            for places in ordered_batches([length_of(jobs[index].example) for index in kind], batch_size):
+            for places in ordered_batches([length_of(prompts[index].example) for index in kind], batch_size):
                 rows = [kind[place] for place in places]
-                texts = _batch(frame, [jobs[row] for row in rows], [seeds[row] for row in rows], options)
+                texts = _batch(frame, [prompts[row] for row in rows], [seeds[row] for row in rows], options)
                 for row, text in zip(rows, texts, strict=True):
                     found[row] = text
     return found
 
 
-def _task(job: Job) -> WritingTask:
-    assert isinstance(job.adapter.task, WritingTask)
-    return job.adapter.task
+def _task(prompt: Prompt) -> WritingTask:
+    assert isinstance(prompt.adapter.task, WritingTask)
+    return prompt.adapter.task
 
 
-def _kind(job: Job, options: dict[str, Any]) -> str:
+def _kind(prompt: Prompt, options: dict[str, Any]) -> str:
     """Equal for prompts that may share a batch: padded alike, written with the same options."""
-    asked = {**_task(job).options(), **options}
-    own = id(job.adapter) if job.adapter.method.residence == "private" else 0
-    return f"{job.tokenizer.pad_token_id} {_task(job).side} {sorted(asked.items(), key=str)} {own}"
+    asked = {**_task(prompt).options(), **options}
+    own = id(prompt.adapter) if prompt.adapter.method.residence == "private" else 0
+    return f"{prompt.tokenizer.pad_token_id} {_task(prompt).side} {sorted(asked.items(), key=str)} {own}"
 
 
 def _batch(
-    frame: Callable[[Route], Frame], jobs: Sequence[Job], seeds: list[int], options: dict[str, Any]
+    frame: Callable[[Route], Frame], prompts: Sequence[Prompt], seeds: list[int], options: dict[str, Any]
 ) -> list[Any]:
     """The texts of one batch."""
-    first, task = jobs[0], _task(jobs[0])
+    first, task = prompts[0], _task(prompts[0])
     asked = {**task.options(), **options}
     asked.setdefault("pad_token_id", first.tokenizer.pad_token_id)
     device = first.adapter.shell.backbone.device
-    inputs = pad_inputs([job.example for job in jobs], first.tokenizer, task.side)
+    inputs = pad_inputs([prompt.example for prompt in prompts], first.tokenizer, task.side)
     inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
     if first.adapter.method.residence == "private":
         output = write(first.adapter.shell, None, inputs, seed=seeds, **asked)
     else:
-        names = [job.adapter.name for job in jobs]
+        names = [prompt.adapter.name for prompt in prompts]
         made = frame(names[0] if len(set(names)) == 1 else names)
         output = generate(made.owner, made, inputs, seed=seeds, **asked)  # type: ignore[arg-type]
     rows = getattr(output, "sequences", output).tolist()
-    width, times = inputs["input_ids"].shape[1], len(rows) // len(jobs)
-    texts = [_task(jobs[n // times]).written(row, width, jobs[n // times].tokenizer) for n, row in enumerate(rows)]
+    width, times = inputs["input_ids"].shape[1], len(rows) // len(prompts)
+    texts = [
+        _task(prompts[n // times]).written(row, width, prompts[n // times].tokenizer) for n, row in enumerate(rows)
+    ]
     return texts if times == 1 else [texts[start : start + times] for start in range(0, len(texts), times)]
