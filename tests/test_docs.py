@@ -1,7 +1,8 @@
 """What the README and the docs say runs: every Python block, every link, every figure.
 
 A page's Python blocks run in order in one namespace, in a folder that holds `path/to/backbone` (a tiny BERT),
-`train.csv`, `test.csv`, `questions.csv` and `train.conll`. A block that begins with `>>>` is a doctest: its output is
+`path/to/language-model` (a Llama), `path/to/encoder-decoder` (a T5), `train.csv`, `test.csv`, `questions.csv` and
+`train.conll`. A block that begins with `>>>` is a doctest: its output is
 compared. What cannot run is no `python` block.
 """
 
@@ -18,7 +19,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import machine, readme
-from tests.tiny import folder, rows, tag_rows
+from tests.language import language_model
+from tests.tiny import folder, rows, tag_rows, tokenizer
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -51,6 +53,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("workplace")
     (place / "path" / "to").mkdir(parents=True)
     folder("bert", place).rename(place / "path" / "to" / "backbone")
+    for family, name in (("llama", "language-model"), ("t5", "encoder-decoder")):
+        for part in (language_model(family), tokenizer(family)):
+            part.save_pretrained(place / "path" / "to" / name)
     for file, made in {"train": rows(40), "test": rows(12, seed=1), "questions": rows(24, classes=3)}.items():
         with (place / f"{file}.csv").open("w", newline="") as out:
             writer = csv.DictWriter(out, ["text", "label"])
