@@ -139,10 +139,11 @@ class Frame:
             if self._one is not None:
                 yield lane, lane.one(self._one.slots[lane.number]), None
             elif self._all >> lane.number & 1:
-                yield lane, lane.rows(self._slots[lane.number]), None
+                slots, start = self._slots
+                yield lane, lane.rows(slots[lane.number], start.get(lane.number)), None
             else:
                 rows = self._rows(lane.number)
-                yield lane, lane.rows(self._slots[lane.number].index_select(0, rows)), rows
+                yield lane, lane.rows(self._slots[0][lane.number].index_select(0, rows)), rows
 
     def widths(self, path: str) -> list[int]:
         """The inner size of each row's layers at a site, over all its stacks; 0 where a row has none."""
@@ -182,12 +183,17 @@ class Frame:
         return self._chart is not None and bool(self._some & self._chart.attention)
 
     @cached_property
-    def _slots(self) -> tuple[Tensor, ...]:
-        """Stack number -> (B,) slots; found for all sites at once, when the first one asks."""
+    def _slots(self) -> tuple[tuple[Tensor, ...], dict[int, int]]:
+        """Stack number -> (B,) slots; found for all sites at once, when the first one asks. And the first slot of those
+        stacks in which the rows' slots follow each other, so that nothing needs to be gathered."""
         assert self._chart is not None
         # A row without adapter takes any column: stacks in which rows are missing are asked for the others only.
         columns = self._tensor([0 if seat is None else seat.column for seat in self._seats])
-        return self._chart.table.index_select(1, columns).unbind(0)
+        slots = self._chart.table.index_select(1, columns)
+        if slots.is_cuda:  # to look at them would make the host wait
+            return slots.unbind(0), {}
+        steady = (slots[:, 1:] - slots[:, :-1] == 1).all(1).nonzero().flatten().tolist()
+        return slots.unbind(0), {number: int(slots[number, 0]) for number in steady}
 
     @cached_property
     def _subsets(self) -> dict[int, Tensor]:

@@ -71,9 +71,17 @@ class Lane(NamedTuple):
         scale = self.scale[slot].item() if isinstance(self.scale, Tensor) else self.scale
         return Own(own, scale, self.options)
 
-    def rows(self, slots: Tensor) -> Own:
-        """Each row's weights. slots: (B,) int64."""
-        own = {name: tensor.index_select(0, slots) for name, tensor in self.tensors.items()}
+    def rows(self, slots: Tensor, start: int | None = None) -> Own:
+        """Each row's weights.
+
+        Args:
+            slots: (B,) int64.
+            start: the first of them, where they follow each other: then nothing is copied.
+        """
+        if start is None or torch.is_grad_enabled():  # a graph outlives its call, as in `one`
+            own = {name: tensor.index_select(0, slots) for name, tensor in self.tensors.items()}
+        else:
+            own = {name: tensor.narrow(0, start, len(slots)) for name, tensor in self.tensors.items()}
         scale = self.scale.index_select(0, slots) if isinstance(self.scale, Tensor) else self.scale
         return Own(own, scale, self.options)
 
