@@ -1,24 +1,25 @@
 """One forward of the backbone for the batches of several adapters in training, and each one's logits from its own head.
 
 The batches lie one after the other along the batch axis, padded on the right to the longest: positions do not move, and
-the attention mask keeps the padding out. Every layer is called on its own rows only, so each adapter gets the gradients
-that its batch alone would give.
+the attention mask keeps the padding out. Every layer acts on its own rows only, so each adapter gets the gradients that
+its batch alone would give.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from petune.model.abreast import InOrder, portions
 from petune.model.adapter import Adapter
 from petune.model.bank import Bank
 from petune.model.heads import head_of
 from petune.model.learner import Learner
-from petune.model.routing import Frame, Group, entered
+from petune.model.routing import Group, entered
 from petune.model.running import backbone_output
 from petune.tasks.base import IGNORE
 
@@ -42,38 +43,59 @@ class Answer(NamedTuple):
     added: int
 
 
-def logits_together(learners: Sequence[Learner], inputs: Sequence[Mapping[str, Tensor]]) -> list[Answer]:
-    """The logits of every learner on its own batch; batches for which the backbone is called alike share one forward.
+FORWARD_ON_CPU, FORWARD_ELSEWHERE = 32, 4096
+"""What a forward costs besides its positions, in positions. On a CPU that is the time of the many small operations
+(20 ms, where each position of a 6-block, 384-wide encoder takes 0.7 ms). A GPU has to be fed thousands to be busy."""
+
+
+def forwards(learners: Sequence[Learner], inputs: Sequence[Mapping[str, Tensor]]) -> list[list[int]]:
+    """The indices of the learners that share a forward; all of them, where their batches are of about one length.
+
+    Learners do not share one if they call the backbone in another way (T5's tags use its encoder alone), if gradients
+    reach deeper for one than for the other (each keeps its frozen trunk, and blocks without dropout), or if the padding
+    would cost more than another forward.
 
     Args:
-        learners: on one bank, where their adapters are resident.
+        inputs: a batch for each learner.
+    """
+    forward = FORWARD_ON_CPU if inputs[0]["input_ids"].device.type == "cpu" else FORWARD_ELSEWHERE
+    found: list[list[int]] = []
+    for alike in _alike(learners, inputs):
+        sizes = [inputs[index]["input_ids"].shape for index in alike]
+        shared = portions([(rows, length) for rows, length in sizes], forward)
+        found += [[alike[place] for place in some] for some in shared]
+    return found
+
+
+def _alike(learners: Sequence[Learner], inputs: Sequence[Mapping[str, Tensor]]) -> Iterable[list[int]]:
+    """Indices of those that call the backbone alike, and for which gradients reach equally deep."""
+    found: dict[Hashable, list[int]] = {}
+    for index, (learner, given) in enumerate(zip(learners, inputs, strict=True)):
+        shell = learner.adapter.shell
+        # The shell of an encoder-decoder makes the decoder's inputs itself.
+        makes_inputs = type(shell.model) if getattr(shell.model.config, "is_encoder_decoder", False) else None
+        key = type(shell.base), makes_inputs, frozenset(given), learner.lowest_block
+        found.setdefault(key, []).append(index)
+    return found.values()
+
+
+def logits_together(learners: Sequence[Learner], inputs: Sequence[Mapping[str, Tensor]]) -> list[Answer]:
+    """The logits of every learner on its own batch, from a single forward of the backbone.
+
+    Args:
+        learners: on one bank, where their adapters are resident; `forwards` says which can share.
         inputs: a batch for each.
 
     Raises:
         RouteError: a site that cannot tell rows apart (DeBERTa's relative positions).
     """
-    answers: dict[int, Answer] = {}
-    for indices in kinds([learner.adapter for learner in learners], inputs):
-        if len(indices) == 1:
-            (index,) = indices
-            answers[index] = Answer(learners[index](**inputs[index]), 0)
-        else:
-            parts = [Part(learners[index].adapter, inputs[index]) for index in indices]
-            answers.update(zip(indices, _one_forward(learners[0].bank, parts), strict=True))
+    # Equal methods beside each other: their layers are computed at once.
+    order = sorted(
+        range(len(learners)), key=lambda index: (repr(learners[index].method), len(inputs[index]["input_ids"]))
+    )
+    made = _one_forward(learners[0].bank, [Part(learners[index].adapter, inputs[index]) for index in order])
+    answers = dict(zip(order, made, strict=True))
     return [answers[index] for index in range(len(learners))]
-
-
-def kinds(adapters: Sequence[Adapter], inputs: Sequence[Mapping[str, Tensor]]) -> list[list[int]]:
-    """The indices of batches for which the backbone is called alike; usually all of them.
-
-    T5's token tasks use its encoder alone, and the shell of an encoder-decoder makes the decoder's inputs itself.
-    """
-    found: dict[Hashable, list[int]] = {}
-    for index, (adapter, given) in enumerate(zip(adapters, inputs, strict=True)):
-        shell = adapter.shell
-        makes_inputs = type(shell.model) if getattr(shell.model.config, "is_encoder_decoder", False) else None
-        found.setdefault((type(shell.base), makes_inputs, frozenset(given)), []).append(index)
-    return list(found.values())
 
 
 def _one_forward(bank: Bank, parts: Sequence[Part]) -> list[Answer]:
@@ -111,30 +133,3 @@ def _filler(name: str, adapter: Adapter) -> int:
     if name.endswith("labels"):
         return IGNORE
     return (adapter.shell.backbone.pad_token_id or 0) if name.endswith("input_ids") else 0
-
-
-class InOrder(Frame):
-    """A frame whose groups lie one after the other, so that their rows are cut and joined in one go.
-
-    Args:
-        sizes: rows of each group.
-    """
-
-    def __init__(self, owner: object, groups: tuple[Group, ...], sizes: list[int]) -> None:
-        super().__init__(owner, groups, sum(sizes))
-        self._sizes, self._adapters = sizes, [group.adapter for group in groups]
-
-    def apply(self, path: str, x: Tensor, y: Tensor) -> Tensor:
-        """The new output of a site: each group's rows by its own layer, other rows keep their bits.
-
-        Raises:
-            RouteError: a site whose leading axis is not the batch.
-        """
-        layers = [adapter.at(path) for adapter in self._adapters]
-        if not any(layer is not None for layer in layers):
-            return y
-        pieces = zip(
-            layers, self._by_row(path, x).split(self._sizes), self._by_row(path, y).split(self._sizes), strict=True
-        )
-        made = [own_y if layer is None else layer(own_x, own_y).to(y.dtype) for layer, own_x, own_y in pieces]
-        return torch.cat(made).reshape(y.shape)

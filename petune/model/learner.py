@@ -6,7 +6,7 @@ Accelerate may wrap it (DDP, autocast): the backbone is no submodule of it, so i
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -75,20 +75,11 @@ class Learner(nn.Module):
         self.to(device)
 
     @contextmanager
-    def fitting(
-        self,
-        *,
-        backbone_dropout: bool = True,
-        gradient_checkpointing: bool = False,
-        beside: Sequence[Learner] = (),
-    ) -> Iterator[None]:
+    def fitting(self, *, backbone_dropout: bool = True, gradient_checkpointing: bool = False) -> Iterator[None]:
         """Freezes the backbone and sets the modes of its blocks; every flag is as before when it ends.
 
         Blocks below the lowest adapter run in eval mode. Blocks at or above it use the backbone's own dropout, unless
         `backbone_dropout` is False.
-
-        Args:
-            beside: learners that share the forwards; the lowest adapter of all of them decides.
 
         Raises:
             BackboneError: gradient checkpointing where the architecture has none.
@@ -106,7 +97,7 @@ class Learner(nn.Module):
             p.requires_grad_(False)
         for p in self.parameters():
             p.requires_grad_(p.is_floating_point())
-        live = [module for _, module in self._live_blocks(beside)]
+        live = [module for _, module in self._live_blocks()]
         self.__dict__["_train_base"] = lambda on: _set_modes(base, live, on, backbone_dropout)
         undo = _checkpointing(base, live) if gradient_checkpointing else (lambda: None)
         try:
@@ -138,14 +129,13 @@ class Learner(nn.Module):
         sites = self.__dict__["adapter"].body.sites
         return max(0, min(site.block for site in sites)) if sites else None
 
-    def _live_blocks(self, beside: Sequence[Learner]) -> list[tuple[str, nn.Module]]:
+    def _live_blocks(self) -> list[tuple[str, nn.Module]]:
         """The blocks at or above the lowest adapter: those through which gradients flow."""
         adapter: Adapter = self.__dict__["adapter"]
         blocks = adapter.shell.backbone.blocks(adapter.shell.base) or [("", adapter.shell.base)]
         if adapter.method.residence != "shared":
             return [("", adapter.shell.base)]
-        lowest = [block for learner in (self, *beside) if (block := learner.lowest_block) is not None]
-        return blocks[min(lowest) :] if lowest else []
+        return [] if self.lowest_block is None else blocks[self.lowest_block :]
 
     def state(self) -> dict[str, Tensor]:
         """Clones of every parameter and buffer that training changes."""

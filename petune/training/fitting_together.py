@@ -115,33 +115,15 @@ def _say_once(fits: Sequence[Fit], data: Sequence[Prepared]) -> None:
 
 def _trainees(fits: Sequence[Fit], data: Sequence[Prepared], learners: Sequence[Learner]) -> list[Trainee]:
     """Who is trained on what."""
+    others = len(fits) - 1
+    said = [f"Trained together with {others} others: seconds and memory are those of all of them."] if others else []
     return [
         Trainee(
             learner, rows.task, one.tokenizer, rows.train, rows.evaluation, one.config, tuple(one.callbacks),
-            {"backbone": fingerprint(one.backbone)}, _notices(learner, learners, one.config), one.label,
+            {"backbone": fingerprint(one.backbone)}, said, one.label,
         )
         for one, rows, learner in zip(fits, data, learners, strict=True)
     ]  # fmt: skip
-
-
-def _notices(learner: Learner, learners: Sequence[Learner], config: TrainConfig) -> list[str]:
-    """What differs from a fit alone."""
-    if len(learners) == 1:
-        return []
-    said = [f"Trained together with {len(learners) - 1} other adapters: seconds and memory are those of all of them."]
-    own, lowest = learner.lowest_block, min((b for it in learners if (b := it.lowest_block) is not None), default=None)
-    if config.backbone_dropout and lowest != own and _drops(learner.adapter.shell.backbone):
-        alone = "none would" if own is None else f"those from {own} on would"
-        said.append(
-            f"The blocks from {lowest} on used the backbone's dropout, for another adapter acts there; {alone}."
-        )
-    return said
-
-
-def _drops(backbone: Backbone) -> bool:
-    """Whether the backbone has any dropout."""
-    knobs = backbone.model.config.to_dict().items()
-    return any("drop" in name and isinstance(value, float) and value > 0 for name, value in knobs)
 
 
 def _raise_failures(fits: Sequence[Fit], outcomes: Sequence[TrainReport | TrainingError]) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from petune.config import TrainConfig
 from petune.errors import TrainingError
 from petune.methods.base import Progress
-from petune.model.joint import logits_together
+from petune.model.joint import forwards, logits_together
 from petune.tasks.base import Example, Task
 from petune.training.accelerating import accelerating, prepared
 from petune.training.batches import MicroBatch
@@ -85,7 +85,7 @@ def train_together(
         refuse_several_processes(accelerator, trainees)
         for trainee in trainees:
             trainee.learner.place(accelerator.device)
-        wrapped = [stack.enter_context(_fitting(trainee, trainees, accelerator)) for trainee in trainees]
+        wrapped = [stack.enter_context(_fitting(trainee, accelerator)) for trainee in trainees]
         set_seed(config.seed, device_specific=True)
         weights = bytes_of(tensor for trainee in trainees for tensor in trainee.learner.weights())
         meter = MemoryMeter(accelerator.device, weights)
@@ -102,7 +102,7 @@ def train_together(
             run.start()
         going = runs
         while going := [run for run in going if not _is_concluded(run)]:
-            for run in forward_and_backward(going):
+            for run in forward_and_backward(going, alone=len(runs) == 1):
                 with run.guarded():
                     take_step(run)
                     with _pausing(other for other in going if other is not run):
@@ -113,12 +113,11 @@ def train_together(
 
 
 @contextmanager
-def _fitting(trainee: Trainee, trainees: Sequence[Trainee], accelerator: Accelerator) -> Iterator[tuple[Any, Any]]:
+def _fitting(trainee: Trainee, accelerator: Accelerator) -> Iterator[tuple[Any, Any]]:
     """A learner in the state in which it learns; it and its optimizer as Accelerate wraps them."""
-    learner, config, beside = trainee.learner, trainee.config, [other.learner for other in trainees]
-    with learner.fitting(
-        backbone_dropout=config.backbone_dropout, gradient_checkpointing=config.gradient_checkpointing, beside=beside
-    ):
+    learner, config = trainee.learner, trainee.config
+    dropout, checkpointing = config.backbone_dropout, config.gradient_checkpointing
+    with learner.fitting(backbone_dropout=dropout, gradient_checkpointing=checkpointing):
         optimizer = make_optimizer(learner, config, trainee.peak)
         with prepared(accelerator, learner, optimizer) as wrapped:
             yield wrapped
@@ -143,19 +142,32 @@ def _pausing(others: Iterator[Run]) -> Iterator[None]:
         yield
 
 
-def forward_and_backward(runs: Sequence[Run]) -> list[Run]:
-    """The next micro-batch of each run, through one forward and one backward; the runs whose step is then due."""
+def forward_and_backward(runs: Sequence[Run], *, alone: bool) -> list[Run]:
+    """The next micro-batch of each run, forward and backward; the runs whose step is then due.
+
+    Args:
+        alone: whether there never was another run, which may have set the modes of the backbone's blocks.
+    """
     batches = [run.next_batch() for run in runs]
     accelerator, model = runs[0].accelerator, runs[0].model
     # Only a run that is alone has several processes, which exchange gradients when its step is due.
     with nullcontext() if batches[0].last else accelerator.no_sync(model):
-        shares = [_share(*each) for each in zip(runs, batches, _logits(runs, batches), strict=True)]
-        accelerator.backward(functools.reduce(operator.add, shares))
+        for indices in _forwards(runs, batches):
+            some, theirs = [runs[index] for index in indices], [batches[index] for index in indices]
+            if not alone:
+                some[0].learner.mode(True)
+            shares = [_share(*each) for each in zip(some, theirs, _logits(some, theirs), strict=True)]
+            accelerator.backward(functools.reduce(operator.add, shares))
     return [run for run, batch in zip(runs, batches, strict=True) if batch.last]
 
 
+def _forwards(runs: Sequence[Run], batches: Sequence[MicroBatch]) -> list[list[int]]:
+    """Which runs share a forward of the backbone, as indices."""
+    return [[0]] if len(runs) == 1 else forwards([run.learner for run in runs], [batch.inputs for batch in batches])
+
+
 def _logits(runs: Sequence[Run], batches: Sequence[MicroBatch]) -> list[Tensor]:
-    """The logits of each run's batch; those of several runs come from one forward of the backbone."""
+    """The logits of each run's batch, from one forward."""
     if len(runs) == 1:
         return [runs[0].model(**batches[0].inputs)]
     with runs[0].accelerator.autocast():

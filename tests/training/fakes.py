@@ -95,7 +95,7 @@ class FakeLearner(nn.Module):
         self.to(device)
 
     @contextmanager
-    def fitting(self, *, backbone_dropout: bool, gradient_checkpointing: bool, beside: Any = ()) -> Iterator[None]:
+    def fitting(self, *, backbone_dropout: bool, gradient_checkpointing: bool) -> Iterator[None]:
         was = self.training
         self.mode(True)
         yield

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from petune import Job, LoRA, Tuner, fit_many
-from petune.training.callbacks import Callback
+from petune import Bottleneck, Job, LoRA, Tuner, fit_many
 from tests import tiny
 from tests.conformance.subjects import same as same_state
 from tests.conformance.subjects import snapshot
@@ -80,7 +79,7 @@ def test_the_backbone_runs_once_for_all():
     """A step of four adapters is one forward of the backbone, and the whole fit takes as many as its longest job."""
     model = still("bert")
     calls: list[int] = []
-    handle = model.encoder.layer[0].register_forward_hook(lambda module, args, output: calls.append(len(output[0])))
+    handle = model.encoder.layer[0].register_forward_hook(lambda module, args, output: calls.append(len(output)))
     jobs = [
         Job(tuner(model, f"rank-{rank}", LoRA(rank=rank)), tiny.rows(4 * rank), None, quick(epochs=1))
         for rank in (2, 4, 8, 16)
@@ -88,6 +87,40 @@ def test_the_backbone_runs_once_for_all():
     fit_many(jobs)
     handle.remove()
     assert len(calls) == 16
+
+
+def test_batches_of_other_lengths_have_forwards_of_their_own():
+    """Where padding would cost more than a forward, batches of about one length go together; nothing else changes."""
+    model = still("bert")
+    shapes: set[tuple[int, ...]] = set()
+    handle = model.encoder.layer[0].register_forward_hook(lambda module, args, output: shapes.add(output.shape[:2]))
+    rows = {1: tiny.rows(16), 4: [{**row, "text": row["text"] * 4} for row in tiny.rows(16)]}
+    jobs = [
+        Job(tuner(model, f"times-{times}-{rank}", LoRA(rank=rank)), rows[times], None,
+            quick(optimizer="sgd", epochs=1, batch_size=8))
+        for times in (1, 4) for rank in (2, 4)
+    ]  # fmt: skip
+    made = fit_many(jobs)
+    handle.remove()
+    assert len(shapes) >= 2 and all(rows == 16 for rows, _ in shapes)
+    for one, solo in zip(made, alone(jobs), strict=True):
+        assert apart(one, solo) <= 1e-5 and one.report.padding_share == pytest.approx(solo.report.padding_share)
+
+
+@pytest.mark.parametrize("kind", ["lora", "bottleneck", "prefix", "adalora", "head"])
+def test_adapters_of_one_kind_are_computed_at_once(kind):
+    """Equal layers are stacked for the moment; scales that differ, dropouts and left-over batches are respected."""
+    model = still("bert")
+    recipes = {
+        "lora": [LoRA(rank=2), LoRA(rank=2, alpha=4), LoRA(rank=2)],
+        "bottleneck": [Bottleneck(width=4), Bottleneck(width=4, scale=2.0), Bottleneck(width=4, activation="relu")],
+    }
+    jobs = [
+        Job(tuner(model, f"{kind}-{place}", recipe), tiny.rows(18 + place), None, quick(optimizer="sgd", seed=place))
+        for place, recipe in enumerate(recipes.get(kind, [kind] * 3))
+    ]
+    for one, solo in zip(fit_many(jobs), alone(jobs), strict=True):
+        assert apart(one, solo) <= 1e-5, one.name
 
 
 def test_one_job_is_a_fit():
@@ -159,35 +192,28 @@ def test_checkpointing_and_bf16_are_those_of_a_fit(knobs):
         assert apart(one, solo) <= (0.03 if knobs.get("mixed_precision") else 1e-5), one.name
 
 
-class Modes(Callback):
-    """Writes down which blocks of a model are in train mode after a step."""
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_each_keeps_its_own_trunk(checkpointing):
+    """Blocks below an adapter's lowest one run in eval mode for it, whatever acts beside it, evaluations or not."""
+    model = tiny.backbone("bert")
+    seen: dict[int, set[tuple[bool, ...]]] = {}
 
-    def __init__(self, model) -> None:
-        self.model, self.seen = model, set()
+    def note(module, args, output):
+        if torch.is_grad_enabled():
+            seen.setdefault(len(output), set()).add(tuple(block.training for block in model.encoder.layer))
 
-    def on_step(self, row):
-        self.seen.add(tuple(block.training for block in self.model.encoder.layer))
-
-
-def test_the_lowest_adapter_of_all_decides_where_the_backbone_drops():
-    """While an adapter acts in block 0 both blocks are in train mode, evaluations or not; the others are told."""
-    model, modes = tiny.backbone("bert"), None
-    modes = Modes(model)
-    rows = tiny.rows(16)
+    handle = model.encoder.layer[0].register_forward_hook(note)
     jobs = [
-        Job(tuner(model, "all", "lora"), rows, 0.25, quick(epochs=2), callbacks=[modes]),
-        Job(tuner(model, "top", LoRA(top=1)), rows, 0.25, quick(epochs=4)),
-        Job(tuner(model, "probe", "head"), rows, 0.25, quick(epochs=2)),
+        Job(tuner(model, "all", "lora"), tiny.rows(16), 0.25, quick(batch_size=2)),
+        Job(tuner(model, "top", LoRA(top=1)), tiny.rows(24), 0.25, quick(batch_size=3)),
+        Job(tuner(model, "probe", "head"), tiny.rows(40), 0.25, quick(batch_size=5)),
     ]
-    made = fit_many(jobs)
-    assert modes.seen == {(True, True)}
+    if checkpointing:
+        jobs = again(jobs[:2], gradient_checkpointing=True)
+    fit_many(jobs)
+    handle.remove()
+    assert seen == {2: {(True, True)}, 3: {(False, True)}, **({} if checkpointing else {5: {(False, False)}})}
     assert not any(module.training for module in model.modules())
-    said = [[notice for notice in one.report.notices if "dropout" in notice] for one in made]
-    assert [len(notices) for notices in said] == [0, 1, 1]
-    assert "from 0 on used the backbone's dropout" in said[1][0] and "those from 1 on would" in said[1][0]
-    assert "none would" in said[2][0]
-    off = fit_many(again(jobs, backbone_dropout=False))
-    assert not [notice for one in off for notice in one.report.notices if "dropout" in notice]
 
 
 def test_a_joint_fit_can_be_repeated():
