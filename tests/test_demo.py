@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from rich.console import Console
@@ -23,8 +25,8 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def parts(classes: int) -> dict[str, list[dict[str, Any]]]:
-    """Synthetic rows in three parts."""
-    sizes = {"train": 24, "validation": 8, "test": 12}
+    """Synthetic rows in two parts."""
+    sizes = {"train": 24, "test": 12}
     return {part: rows(n, classes, seed) for seed, (part, n) in enumerate(sizes.items())}
 
 
@@ -121,10 +123,16 @@ def test_the_swap_notices_a_difference(arms: list[dict[str, Any]], backbone: str
     mood, other = (next(arm for arm in arms if arm["name"] == name) for name in ("lora", "bottleneck"))
     model = AdaptedModel(backbone).add("mood", mood["folder"]).add("questions", other["folder"])
     assert demo.a_b_a(model, ["a great film"])["equal"]
-    head = model._bank.find("mood").shell.model.classifier
-    head.register_forward_hook(lambda module, args, output: output + next(drift))
-    drift = iter((0.0, 1e-3))
-    assert not demo.a_b_a(model, ["a great film"])["equal"]
+    drift = itertools.count()
+
+    class Drifting:
+        tokenizer = model.tokenizer
+
+        def __call__(self, **given: Any) -> Any:
+            output = model(**given)
+            return SimpleNamespace(logits=output.logits + 1e-3 * next(drift))
+
+    assert not demo.a_b_a(cast(AdaptedModel, Drifting()), ["a great film"])["equal"]
 
 
 @pytest.mark.parametrize(("accuracy", "status"), [(0.9, 0), (0.5, 1)])
@@ -154,10 +162,12 @@ def test_the_exit_status(accuracy: float, status: int, monkeypatch: pytest.Monke
 
 def test_the_fixed_rows_are_as_many_as_promised() -> None:
     """At least 2,000 rows to train on and 1,000 to test on; no row of one part is in another."""
-    moods = demo.reviews()
-    assert demo.sizes(moods) == "2,000 train, 200 validation, 1,057 test"
-    texts = [row["text"] for rows in moods.values() for row in rows]
-    assert len(set(texts)) == len(texts)
+    moods, kinds = demo.reviews(), demo.questions()
+    assert demo.sizes(moods) == "2,000 train, 1,057 test"
+    assert demo.sizes(kinds) == "2,000 train, 538 test"
+    for parts in (moods, kinds):
+        texts = [row["text"] for rows in parts.values() for row in rows]
+        assert len(set(texts)) == len(texts)
 
 
 def test_an_arm_apart_is_the_same_arm(arms: list[dict[str, Any]], backbone: str, tmp_path: Path) -> None:
