@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import demo, machine, quality, real_data
+from benchmarks.serving import tables
 
 README = machine.ROOT / "README.md"
 BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
@@ -111,6 +112,7 @@ PARTS: dict[str, Callable[[dict[str, Any] | None], str]] = {
     "quickstart output": quickstart_output,
     "demo table": demo_table,
     "quality table": quality_table,
+    "serving table": lambda found: NOTHING if found is None else tables.table(found),
 }
 """Marker -> what stands there; its first word names the result file."""
 
