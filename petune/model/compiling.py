@@ -36,8 +36,6 @@ def compile_blocks(backbone: Backbone, **options: Any) -> None:
     Raises:
         BackboneError: a model without blocks.
     """
-    # The blocks share their graphs; another backbone's do not count against their number.
-    compiled = torch.compile(_block, **{"recompile_limit": GRAPHS, "isolate_recompiles": True, **options})
     blocks = list(_blocks(backbone))
     if not blocks:
         raise BackboneError(
@@ -45,6 +43,8 @@ def compile_blocks(backbone: Backbone, **options: Any) -> None:
             expected="petune compiles the blocks of a backbone, which lie in an nn.ModuleList.",
             fix="Compile the model yourself, with torch.compile, once its adapters are there.",
         )
+    # The blocks share their graphs; another backbone's do not count against their number.
+    compiled = torch.compile(_block, **{"recompile_limit": GRAPHS, "isolate_recompiles": True, **options})
     for block in blocks:
         block._compiled_call_impl = Compiled(block, compiled)
 
