@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import tempfile
 import time
@@ -98,8 +99,14 @@ def _arm(name: str, data: Set, arm: str) -> None:
 
 
 def _best_rate(runs: list[dict[str, Any]]) -> float:
-    grid = [run for run in runs if run["seed"] == 0 and not run["whole"]]
+    grid = [run for run in runs if run["seed"] == 0 and not run["whole"] and not _between(run)]
     return float(max(grid, key=lambda run: run["validation"])["rate"])
+
+
+def _between(run: dict[str, Any]) -> bool:
+    """Whether a run's rate is none of the grid's: such runs are shown apart, because not every arm had them."""
+    default = find("methods", run["arm"]).learning_rate
+    return not any(math.isclose(run["rate"], default * factor) for factor in FACTORS)
 
 
 _kept: dict[str, Tuner] = {}
@@ -166,6 +173,8 @@ def table(runs: list[dict[str, Any]]) -> str:
         lines += _seeds_rows(name, {arm: _tested(runs, name, arm) for arm in ARMS})
     for name in SETS:
         lines += _whole_rows(name, [run for run in _on_the_whole(runs) if run["set"] == name])
+    if between := [run for run in runs if _between(run) and "test" in run]:
+        lines += ["", *_between_lines(between)]
     if left := _not_run(runs):
         lines += ["", f"Not run yet: {', '.join(left)}. `python -m benchmarks.quality` goes on where it stopped."]
     return "\n".join(lines)
@@ -196,6 +205,19 @@ def _whole_rows(name: str, runs: list[dict[str, Any]]) -> Iterator[str]:
             f"| {run['rate']:.1e} | {run['test']:.4f} (1 seed) | {of_full} | "
             f"| {_tokens([run])} |"
         )
+
+
+def _between_lines(runs: list[dict[str, Any]]) -> Iterator[str]:
+    """One sentence for the runs of an arm at a rate between those of the grid."""
+    alike: dict[tuple[str, str, float, bool], list[float]] = {}
+    for run in runs:
+        alike.setdefault((run["set"], run["arm"], run["rate"], run["whole"]), []).append(run["test"])
+    told = [
+        f"{arm} on {'the whole of ' if whole else ''}{name} at {rate:.1e}: {statistics.mean(found):.4f} "
+        f"({len(found)} seed{'s' if len(found) > 1 else ''})"
+        for (name, arm, rate, whole), found in alike.items()
+    ]
+    yield f"Rates between those of the grid, which not every arm was given: {'; '.join(told)}."
 
 
 def _tokens(runs: list[dict[str, Any]]) -> str:
