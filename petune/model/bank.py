@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 from weakref import WeakSet
 
@@ -23,6 +23,7 @@ from petune.model.adapter import Adapter
 from petune.model.backbone import Backbone, Merged
 from petune.model.bodies import KeptBits, Undo
 from petune.model.framing import find_in
+from petune.model.gate import changing
 from petune.model.listening import Listening
 from petune.model.routing import Frame, Route
 from petune.model.seating import Chart, Seat, Seating
@@ -185,7 +186,8 @@ class Bank:
             RouteError: no such resident.
             MergeError: while merged.
         """
-        with self._changing:
+        sole = self.find(name).method.residence == "sole"
+        with changing(self.backbone.model) if sole else nullcontext(), self._changing:
             self.refuse_while_merged("remove an adapter")
             gone = self.find(name)
             adapters = {key: value for key, value in self.residents.items() if key != name}
@@ -233,15 +235,18 @@ class Bank:
         if isinstance(route, str) and route == self.merged:
             return frame.without_adapters()
         self.refuse_while_merged("use another route")
+        framing.refuse_beside_replaced(self.backbone.model, frame)
         return frame
 
     def still(self, frame: Frame) -> Frame:
         """A frame for a call that begins now: the same one, unless somebody merged or unmerged since it was made.
 
         Raises:
-            MergeError: its route cannot be served any more.
+            MergeError, RouteError: its route cannot be served any more.
         """
         if frame.merged == self.merged and (self.merged is not None or self.backbone.merged is None):
+            framing.refuse_gone(self.residents, frame)
+            framing.refuse_beside_replaced(self.backbone.model, frame)
             return frame.fresh()
         return self.frame(frame.route)
 

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from petune.errors import AdapterError, MergeError
 from petune.methods.base import AdapterLayer, Method, Site
+from petune.model.gate import changing
 from petune.model.shell import Shell
 from petune.model.twins import fill, remembered, twin
 
-_REPLACED = "_petune_replaced"
+REPLACED = "_petune_replaced"
 """Noted on the backbone while another library's modules are in it, so that every tuner on it knows."""
 
 Undo = Callable[[], None]
@@ -139,7 +140,7 @@ class Injected(Body):
     def __init__(self, injected: Any, backbone: nn.Module) -> None:
         super().__init__()
         self.injected, self.backbone = injected, backbone
-        setattr(backbone, _REPLACED, True)
+        setattr(backbone, REPLACED, True)
 
     def module(self) -> nn.Module:
         holder = nn.Module()
@@ -163,7 +164,7 @@ class Injected(Body):
 
     def detach(self) -> None:
         self.injected.remove()
-        setattr(self.backbone, _REPLACED, False)
+        setattr(self.backbone, REPLACED, False)
 
 
 class Private(Body):
@@ -202,7 +203,7 @@ def body_for(method: Method, shell: Shell, *, blank: bool = False) -> Body:
     """
     if method.residence == "private":
         return Private(shell.base)
-    if getattr(shell.backbone.model, _REPLACED, False):
+    if getattr(shell.backbone.model, REPLACED, False):
         raise AdapterError(
             "A method from peft has replaced modules of this backbone.",
             expected="Nothing else can act on it meanwhile.",
@@ -210,7 +211,8 @@ def body_for(method: Method, shell: Shell, *, blank: bool = False) -> Body:
         )
     if method.residence == "sole":
         heads = [path for path, _ in shell.base.named_modules() if _in_head(path, shell)]
-        return Injected(method.inject(shell.base, exclude=heads), shell.backbone.model)  # type: ignore[attr-defined]
+        with changing(shell.backbone.model):
+            return Injected(method.inject(shell.base, exclude=heads), shell.backbone.model)  # type: ignore[attr-defined]
     if blank:
         key = (type(shell.base), id(shell.backbone.model), repr(method), str(shell.backbone.device))
         like = remembered(shell.backbone.built, key, lambda: _layered(method, shell))

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from petune.errors import RouteError
 from petune.lookup import near
+from petune.model.bodies import REPLACED
 from petune.model.routing import Frame, Group, Route
 from petune.model.seating import Seat
 
@@ -81,6 +82,33 @@ def frame(owner: object, contents: Contents, route: Route) -> Frame:
     if tokens is not None:
         _refuse_packed(made, found)
     return made
+
+
+def refuse_gone(residents: Mapping[str, Adapter], frame: Frame) -> None:
+    """Raises RouteError when an adapter whose layers are called as they are was removed: nobody listens for it."""
+    for adapter in frame.live:
+        now = residents.get(adapter.name)
+        if now is None or now.shell is not adapter.shell:
+            raise RouteError(
+                f"The adapter {adapter.name!r} was removed after this route had been chosen.",
+                expected="Such an adapter stays until the calls on it are over.",
+                fix="Choose the route again.",
+            )
+
+
+def refuse_beside_replaced(model: nn.Module, frame: Frame) -> None:
+    """Raises RouteError while a method from peft has replaced modules of a backbone, for a call in which it does not
+    serve every row: its modules act on all of them."""
+    if not model.__dict__.get(REPLACED) or frame.merged is not None:
+        return
+    groups = frame.groups
+    if len(groups) == 1 and groups[0].rows is None and groups[0].adapter.method.residence == "sole":
+        return
+    raise RouteError(
+        "A method from peft has replaced modules of this backbone; they act on every row.",
+        expected="Meanwhile each call names that adapter, for all of its rows.",
+        fix="Remove it to call the bare backbone or other adapters, or give it a backbone of its own.",
+    )
 
 
 def _checked(entries: list[Any]) -> list[str | None]:

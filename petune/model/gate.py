@@ -89,7 +89,7 @@ def running(backbone: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def changing(backbone: nn.Module) -> Iterator[None]:
-    """Around a change of the backbone's weights.
+    """Around a change of the backbone's weights or modules.
 
     Raises:
         MergeError: from inside a call of this backbone, which it would wait for forever.
@@ -98,8 +98,8 @@ def changing(backbone: nn.Module) -> Iterator[None]:
     if gate in _inside.get():
         raise MergeError(
             "A call of this backbone is running here.",
-            expected="Merging waits for running calls to end.",
-            fix="Merge or unmerge outside of hooks, callbacks and generation.",
+            expected="Whoever changes its weights or modules waits for running calls to end.",
+            fix="Merge or unmerge, and add or remove methods from peft, outside of hooks, callbacks and generation.",
         )
     with gate.alone():
         yield

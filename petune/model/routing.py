@@ -164,6 +164,11 @@ class Frame:
         return None if rows and len(rows) == len(self._seats) else self._tensor(rows)
 
     @property
+    def live(self) -> list[Adapter]:
+        """The adapters that are not seated: their layers are called as they are."""
+        return [group.adapter for group in self._live]
+
+    @property
     def is_single(self) -> bool:
         """Whether one seat serves all rows."""
         return self._one is not None
