@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from petune import AdaptedModel, TrainConfig, Tuner
+from petune import AdaptedModel, AdapterStore, TrainConfig, Tuner
 from petune.errors import AdapterError, BackboneError, ConfigError, DataError, RouteError, UnknownNameError
 from tests import tiny
 from tests.conformance.subjects import method
@@ -119,6 +119,22 @@ def test_prediction_mixes_tasks(crowd):
             adapted.predict_proba(texts(family, 1), "lora")
     finally:
         adapted.remove("stars")
+
+
+def test_a_store_brings_adapters_that_write(crowd, tmp_path):
+    """Adapters on disk are loaded when a text or a route first names them, one at a time if memory holds no more."""
+    family, tuners, adapted = crowd
+    for name, made in tuners.items():
+        made.save(tmp_path / name)
+    names = ["lora", "prefix", "bottleneck"]
+    want = adapted.generate(texts(family, 3), names)
+    for resident in (1, 3):
+        store = AdapterStore(tmp_path, resident=resident)
+        model = AdaptedModel(language_model(family), tokenizer=tiny.tokenizer(family), store=store)
+        assert model.generate(texts(family, 3), names) == want
+        assert model.predict(texts(family, 3), names) == want
+    inputs = padded(language_model(family), prompts((4, 4)))
+    assert model.generate(route=["lora", "prefix"], **inputs, max_new_tokens=2).shape[0] == 2
 
 
 def test_the_tasks_knobs_are_options():
