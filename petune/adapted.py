@@ -266,7 +266,7 @@ class AdaptedModel:
 
     def _answers(self, how: Way, texts: Any, adapters: Any, batch_size: int, errors: str = "raise") -> list[Any]:
         around = current(self._bank)
-        default = self._default if around is None else around.route
+        default = self._bank.merged or self._default if around is None else around.route
         names = dict(enumerate(names_of(texts, default if adapters is None else adapters)))
         found: dict[int, Any] = {}
         for portion in self._residents.portions(names):

@@ -160,7 +160,9 @@ def _run(residents: Residents, contents: Contents, batch: list[tuple[Adapter, Ex
     bank, tokenizer = residents.bank, residents.tokenizer(batch[0][0])
     inputs = pad_inputs([example for _, example in batch], tokenizer, tokenizer.padding_side)
     inputs = {name: tensor.to(bank.backbone.device) for name, tensor in inputs.items()}
-    output = run(bank, bank.frame([adapter.name for adapter, _ in batch], contents), inputs)
+    names = [adapter.name for adapter, _ in batch]
+    # One name alone is a route that also holds while that adapter is merged.
+    output = run(bank, bank.frame(names[0] if len(set(names)) == 1 else names, contents), inputs)
     return [
         adapter.task.split(logits.unsqueeze(0), [example])[0]
         for logits, (adapter, example) in zip(output.logits, batch, strict=True)
