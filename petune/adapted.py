@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from petune.config import near_keywords
 from petune.errors import AdapterError
 from petune.mixed import Way, names_of, predicted, probabilities, texts_of
 from petune.model.adapter import Adapter
@@ -28,6 +29,7 @@ from petune.storage import shelf
 from petune.storage.store import AdapterStore
 
 
+@near_keywords
 class AdaptedModel:
     """Many adapters on one backbone. Which one serves which row travels with the call.
 
@@ -177,6 +179,11 @@ class AdaptedModel:
         self._bank.compact()
         return self
 
+    def compile(self, **options: Any) -> AdaptedModel:
+        """Compiles the backbone in place (options of `torch.compile`); no route or swap compiles it again."""
+        self.backbone.compile(**options)
+        return self
+
     def merge(self, name: str) -> PreTrainedModel:
         """Writes an adapter into the backbone, in place, and returns its task's model. Calls that run are waited for;
         until `unmerge`, calls of other adapters are errors.
@@ -275,15 +282,6 @@ class AdaptedModel:
             found.update({row: portion.failures[name] for row, name in names.items() if name in portion.failures})
             found.update(how(self._residents, portion, texts, batch_size))
         return [found[row] for row in names]
-
-    def tokenizer_of(self, name: str) -> Any:
-        """The tokenizer that was saved with an adapter, else the model's.
-
-        Raises:
-            RouteError: no such adapter.
-            BackboneError: none is to be found.
-        """
-        return self._residents.tokenizer(self._bank.find(name))
 
     @property
     def tokenizer(self) -> Any:
