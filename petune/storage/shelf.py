@@ -99,11 +99,9 @@ def take(
     stored = adapter_file.read(folder, **known)
     home = given or _recorded(stored.manifest["backbone"])
     key = tuple((file, digest) for file, digest in stored.exports.items() if file != adapter_file.PEFT_CONFIG)
-    if share and key:
-        # A box, because None (no tokenizer was saved) is an answer too.
-        tokenizer = remembered(home.built, key, lambda: [_tokenizer(folder)])[0]
-    else:
-        tokenizer = _tokenizer(folder)
+    shared = share and bool(key)
+    # In a box, because None (no tokenizer was saved) is an answer too.
+    tokenizer = remembered(home.built, key, lambda: [_tokenizer(folder)])[0] if shared else _tokenizer(folder)
     return Taken(unpack(stored, home, name), home, tokenizer, _history(folder))
 
 
