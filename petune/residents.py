@@ -93,7 +93,7 @@ class Residents:
         self._remember(shelf.Taken(made, backbone, tokenizer))
         try:
             self.bank.seat(made)
-        except AdapterError:
+        except BaseException:
             made.body.detach()
             raise
 

@@ -21,7 +21,7 @@ from petune.errors import AdapterError, MergeError
 from petune.model import framing
 from petune.model.adapter import Adapter
 from petune.model.backbone import Backbone, Merged
-from petune.model.bodies import KeptBits, Undo
+from petune.model.bodies import KeptBits, Undo, refuse_replaced
 from petune.model.framing import find_in
 from petune.model.gate import changing
 from petune.model.listening import Listening
@@ -88,6 +88,7 @@ class Bank:
                 expected="Such an adapter must be the only resident.",
                 fix=f"Call remove({alone!r}) first, or give it a backbone of its own.",
             )
+        refuse_replaced(self.backbone.model)
 
     def add(self, adapter: Adapter) -> None:
         """Makes an adapter resident; one of the same name is replaced.

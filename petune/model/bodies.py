@@ -195,6 +195,16 @@ class Private(Body):
         raise AssertionError("refuse_merge did not refuse")
 
 
+def refuse_replaced(backbone: nn.Module) -> None:
+    """Raises AdapterError while another library's modules are in a backbone, whoever put them there."""
+    if getattr(backbone, REPLACED, False):
+        raise AdapterError(
+            "A method from peft has replaced modules of this backbone.",
+            expected="Nothing else can act on it meanwhile.",
+            fix="Give this adapter a backbone of its own, or remove the other one first.",
+        )
+
+
 def body_for(method: Method, shell: Shell, *, blank: bool = False) -> Body:
     """The fresh body of a method inside a shell.
 
@@ -203,12 +213,7 @@ def body_for(method: Method, shell: Shell, *, blank: bool = False) -> Body:
     """
     if method.residence == "private":
         return Private(shell.base)
-    if getattr(shell.backbone.model, REPLACED, False):
-        raise AdapterError(
-            "A method from peft has replaced modules of this backbone.",
-            expected="Nothing else can act on it meanwhile.",
-            fix="Give this adapter a backbone of its own, or remove the other one first.",
-        )
+    refuse_replaced(shell.backbone.model)
     if method.residence == "sole":
         heads = [path for path, _ in shell.base.named_modules() if _in_head(path, shell)]
         with changing(shell.backbone.model):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +117,14 @@ def rebuilt(adapter: Adapter, backbone: Backbone, name: str) -> Adapter:
             f"{adapter.name!r} is a full fine-tuning: a whole model, no resident of a shared backbone.",
             fix="Save it, and load its folder with transformers.",
         )
-    return unpack(pack(adapter, None), backbone, name)
+    packed = pack(adapter, None)
+    # Tensors of a file are taken over; those of the living one stay its own.
+    layers = {path: _cloned(tensors) for path, tensors in packed.layers.items()}
+    return unpack(replace(packed, layers=layers, head=_cloned(packed.head)), backbone, name)
+
+
+def _cloned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in tensors.items()}
 
 
 def _recorded(said: dict[str, Any]) -> Backbone:
