@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from itertools import groupby
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,9 @@ from torch import Tensor, nn
 from petune.methods._stacking import Own
 from petune.methods.base import AdapterLayer
 from petune.model.routing import Frame, Group
+
+MIXED = 0.1
+"""The share of its time that a forward takes longer where rows are cut apart and joined at each site."""
 
 
 class InOrder(Frame):
@@ -41,10 +45,13 @@ class InOrder(Frame):
             return y
         kinds = [_kind(layer, size, index) for index, (layer, size) in enumerate(zip(layers, self._sizes, strict=True))]
         blocks = [list(block) for _, block in groupby(range(len(layers)), kinds.__getitem__)]
+        rows_x, rows_y = self._by_row(path, x), self._by_row(path, y)
+        if len(blocks) == 1:
+            return _act(layers, rows_x, rows_y).reshape(y.shape)
         sizes = [sum(self._sizes[index] for index in block) for block in blocks]
-        pieces = zip(blocks, self._by_row(path, x).split(sizes), self._by_row(path, y).split(sizes), strict=True)
+        pieces = zip(blocks, rows_x.split(sizes), rows_y.split(sizes), strict=True)
         made = [_act([layers[index] for index in block], own_x, own_y) for block, own_x, own_y in pieces]
-        return (made[0] if len(made) == 1 else torch.cat(made)).reshape(y.shape)
+        return torch.cat(made).reshape(y.shape)
 
 
 def _kind(layer: AdapterLayer | None, size: int, index: int) -> Hashable:
@@ -82,34 +89,44 @@ def _act(layers: Sequence[AdapterLayer | None], x: Tensor, y: Tensor) -> Tensor:
     return made.reshape(y.shape).to(y.dtype)
 
 
-def portions(sizes: Sequence[tuple[int, int]], forward: int) -> list[list[int]]:
+class Load(NamedTuple):
+    """What one batch brings into a forward: its rows, their length, and the kind of its adapter."""
+
+    rows: int
+    length: int
+    kind: Hashable
+
+
+def portions(loads: Sequence[Load], forward: int) -> list[list[int]]:
     """Which batches share a forward, so that neither padding nor the number of forwards costs too much.
 
-    The batches are ordered by length and cut where the sum over the forwards of (`forward` + rows · longest) is least.
+    The batches are ordered by length and cut where the sum over the forwards is least of
+
+        `forward` + rows · longest · (1 if all are of one kind, else 1 + MIXED)
 
     Args:
-        sizes: (rows, length) of each batch.
         forward: what a forward costs besides its positions, counted in positions.
 
     Returns:
         The indices of each forward's batches.
 
     Example:
-        >>> sizes = [(2, 10), (2, 40), (2, 12)]
-        >>> portions(sizes, forward=32), portions(sizes, forward=4096)
+        >>> loads = [Load(2, 10, "lora"), Load(2, 40, "lora"), Load(2, 12, "lora")]
+        >>> portions(loads, forward=32), portions(loads, forward=4096)
         ([[0, 2], [1]], [[0, 2, 1]])
     """
-    order = sorted(range(len(sizes)), key=lambda index: sizes[index][1])
-    best: list[tuple[int, int]] = [(0, 0)]
+    order = sorted(range(len(loads)), key=lambda index: loads[index].length)
+    best: list[tuple[float, int]] = [(0.0, 0)]
     """Of the first n batches in this order: the least cost, and where the last forward begins."""
     for end in range(1, len(order) + 1):
-        longest, rows, found = sizes[order[end - 1]][1], 0, (-1, -1)
+        longest, rows, kinds = loads[order[end - 1]].length, 0, set()
+        found: list[tuple[float, int]] = []
         for begin in range(end - 1, -1, -1):
-            rows += sizes[order[begin]][0]
-            cost = best[begin][0] + forward + rows * longest
-            if found[0] < 0 or cost <= found[0]:
-                found = (cost, begin)
-        best.append(found)
+            rows += loads[order[begin]].rows
+            kinds.add((loads[order[begin]].kind, loads[order[begin]].rows))
+            positions = rows * longest * (1 + MIXED * (len(kinds) > 1))
+            found.append((best[begin][0] + forward + positions, begin))
+        best.append(min(found))
     made, end = [], len(order)
     while end:
         begin = best[end][1]

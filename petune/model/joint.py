@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from petune.model.abreast import InOrder, portions
+from petune.model.abreast import InOrder, Load, portions
 from petune.model.adapter import Adapter
 from petune.model.bank import Bank
 from petune.model.heads import head_of
@@ -49,11 +49,11 @@ FORWARD_ON_CPU, FORWARD_ELSEWHERE = 32, 4096
 
 
 def forwards(learners: Sequence[Learner], inputs: Sequence[Mapping[str, Tensor]]) -> list[list[int]]:
-    """The indices of the learners that share a forward; all of them, where their batches are of about one length.
+    """The indices of the learners that share a forward; all of them, where that pays.
 
     Learners do not share one if they call the backbone in another way (T5's tags use its encoder alone), if gradients
-    reach deeper for one than for the other (each keeps its frozen trunk, and blocks without dropout), or if the padding
-    would cost more than another forward.
+    reach deeper for one than for the other (each keeps its frozen trunk, and blocks without dropout), or if padding and
+    cutting the batch apart would cost more than another forward.
 
     Args:
         inputs: a batch for each learner.
@@ -62,8 +62,8 @@ def forwards(learners: Sequence[Learner], inputs: Sequence[Mapping[str, Tensor]]
     found: list[list[int]] = []
     for alike in _alike(learners, inputs):
         sizes = [inputs[index]["input_ids"].shape for index in alike]
-        shared = portions([(rows, length) for rows, length in sizes], forward)
-        found += [[alike[place] for place in some] for some in shared]
+        loads = [Load(size[0], size[1], repr(learners[index].method)) for size, index in zip(sizes, alike, strict=True)]
+        found += [[alike[place] for place in some] for some in portions(loads, forward)]
     return found
 
 

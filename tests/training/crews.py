@@ -51,6 +51,11 @@ def crew(model: PreTrainedModel, **knobs: Any) -> list[Job]:
     ]  # fmt: skip
 
 
+def even(n: int, times: int = 1) -> list[dict[str, str]]:
+    """Rows of one length."""
+    return [{"text": f"{('awful', 'great')[i % 2]} film " * times, "label": ("bad", "good")[i % 2]} for i in range(n)]
+
+
 def alone(jobs: Sequence[Job]) -> list[Tuner]:
     """Each job fitted by a tuner of its own, one after the other, on the same backbone."""
     made = []

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from petune import Bottleneck, Job, LoRA, Tuner, fit_many
+from petune.model.abreast import Load, portions
 from tests import tiny
 from tests.conformance.subjects import same as same_state
 from tests.conformance.subjects import snapshot
-from tests.training.crews import again, alone, apart, crew, losses, quick, same, still, tensors, tuner
+from tests.training.crews import again, alone, apart, crew, even, losses, quick, same, still, tensors, tuner
 
 
 @pytest.mark.parametrize(
@@ -81,7 +82,7 @@ def test_the_backbone_runs_once_for_all():
     calls: list[int] = []
     handle = model.encoder.layer[0].register_forward_hook(lambda module, args, output: calls.append(len(output)))
     jobs = [
-        Job(tuner(model, f"rank-{rank}", LoRA(rank=rank)), tiny.rows(4 * rank), None, quick(epochs=1))
+        Job(tuner(model, f"rank-{rank}", LoRA(rank=rank)), even(4 * rank), None, quick(epochs=1))
         for rank in (2, 4, 8, 16)
     ]
     fit_many(jobs)
@@ -94,17 +95,26 @@ def test_batches_of_other_lengths_have_forwards_of_their_own():
     model = still("bert")
     shapes: set[tuple[int, ...]] = set()
     handle = model.encoder.layer[0].register_forward_hook(lambda module, args, output: shapes.add(output.shape[:2]))
-    rows = {1: tiny.rows(16), 4: [{**row, "text": row["text"] * 4} for row in tiny.rows(16)]}
     jobs = [
-        Job(tuner(model, f"times-{times}-{rank}", LoRA(rank=rank)), rows[times], None,
-            quick(optimizer="sgd", epochs=1, batch_size=8))
-        for times in (1, 4) for rank in (2, 4)
+        Job(tuner(model, f"times-{times}-{seed}", LoRA(rank=2)), even(16, times), None,
+            quick(optimizer="sgd", batch_size=8, seed=seed))
+        for times in (1, 12) for seed in (0, 1)
     ]  # fmt: skip
     made = fit_many(jobs)
     handle.remove()
-    assert len(shapes) >= 2 and all(rows == 16 for rows, _ in shapes)
+    assert shapes == {(16, 4), (16, 26)}
     for one, solo in zip(made, alone(jobs), strict=True):
-        assert apart(one, solo) <= 1e-5 and one.report.padding_share == pytest.approx(solo.report.padding_share)
+        assert apart(one, solo) <= 1e-5 and one.report.padding_share == solo.report.padding_share == 0
+
+
+def test_a_forward_is_shared_where_that_pays():
+    """Small batches always; large ones of one kind and length; not where much would be padding, or cut apart."""
+    small = [Load(2, 10 + n, f"method {n}") for n in range(6)]
+    assert portions(small, 32) == [[0, 1, 2, 3, 4, 5]]
+    assert portions([Load(16, 40, "lora")] * 3, 32) == [[0, 1, 2]]
+    assert portions([Load(16, 40, "lora"), Load(16, 40, "prefix")], 32) == [[0], [1]]
+    assert portions([Load(16, 40, "lora"), Load(16, 40, "prefix")], 4096) == [[0, 1]]
+    assert portions([Load(16, 60, "lora"), Load(16, 20, "lora"), Load(16, 62, "lora")], 32) == [[1], [0, 2]]
 
 
 @pytest.mark.parametrize("kind", ["lora", "bottleneck", "prefix", "adalora", "head"])
