@@ -16,6 +16,7 @@ PROMISED = {
     "ner": ("LOC", "PER", "Carla"),
     "many_tasks_one_backbone": ("('mood', 'kind')", "[(2,), (3,), None]", "A, B, A bit-equal: True", "('kind',)"),
     "merge_and_export": ("Merged 'default'", "adapter_config.json", "True"),
+    "rate_sweep": ("rate-0.0001: loss", "The best one is rate-"),
     "your_own_method": ("trainable parameters", "True"),
 }
 
