@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from petune.config import TrainConfig
@@ -63,7 +64,7 @@ def fit_together(fits: Sequence[Fit], *, resume: str | None) -> None:
     for one in fits:
         _refuse_alone(one)
         fingerprint(one.backbone)  # before anything is put into the backbone
-    data = [_prepared(one) for one in fits]
+    data = _prepared(fits)
     _say_once(fits, data)
     bank = Bank(fits[0].backbone)  # of this fit alone: adapters of the same name do not meet
     adapters: list[Adapter] = []
@@ -96,12 +97,37 @@ def _refuse_alone(one: Fit) -> None:
         )
 
 
-def _prepared(one: Fit) -> Prepared:
-    """The data of one fit, and what is to be said of them."""
-    task = one.start.task if one.start else one.task
-    data = prepare(task, one.train, one.eval_data, one.tokenizer, one.backbone.positions, one.config.seed)
-    data.notices.extend(one.start.notices(one.method) if one.start else [])
-    return data
+def _prepared(fits: Sequence[Fit]) -> list[Prepared]:
+    """The data of each fit; what several fits have in common is read and encoded once."""
+    made: list[Prepared] = []
+    for one in fits:
+        twin = next((data for other, data in zip(fits, made, strict=False) if _same_data(one, other)), None)
+        made.append(
+            twin
+            or prepare(_task(one), one.train, one.eval_data, one.tokenizer, one.backbone.positions, one.config.seed)
+        )
+    starts = (one.start.notices(one.method) if one.start else [] for one in fits)
+    return [replace(data, notices=[*data.notices, *said]) for data, said in zip(made, starts, strict=True)]
+
+
+def _task(one: Fit) -> Task:
+    return one.start.task if one.start else one.task
+
+
+def _same_data(one: Fit, other: Fit) -> bool:
+    """Whether the data of two fits are encoded alike."""
+    return (
+        _same(one.train, other.train)
+        and _same(one.eval_data, other.eval_data)
+        and one.tokenizer is other.tokenizer
+        and _task(one) == _task(other)
+        and one.config.seed == other.config.seed
+    )
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two data are one object, one path or one share."""
+    return one is other or (isinstance(one, str | Path | float) and type(one) is type(other) and bool(one == other))
 
 
 def _say_once(fits: Sequence[Fit], data: Sequence[Prepared]) -> None:
@@ -156,15 +182,15 @@ def _moved(first: Backbone, first_label: str, other: Backbone, label: str) -> Ba
     if other.model is first.model:
         return other
     for what, of_first, of_other in (
-        ("architecture", first.model_type, other.model_type),
+        ("their architecture", first.model_type, other.model_type),
         ("precision", first.dtype, other.dtype),
         ("device", first.device, other.device),
-        ("pad piece", first.pad_token_id, other.pad_token_id),
-        ("weights", fingerprint(first), fingerprint(other)),
+        ("the pad piece", first.pad_token_id, other.pad_token_id),
+        ("their weights", fingerprint(first), fingerprint(other)),
     ):
         if of_first != of_other:
             raise BackboneError(
-                f"{first_label!r} and {label!r} have backbones of another {what}: {of_first} and {of_other}.",
+                f"The backbones of {first_label!r} and {label!r} differ in {what}: {of_first} and {of_other}.",
                 expected="A joint fit trains adapters on one backbone.",
                 fix="Load the model once and pass it to every Tuner, or fit these adapters apart.",
             )

@@ -7,6 +7,7 @@ import torch
 
 from petune import Bottleneck, Job, LoRA, Tuner, fit_many
 from petune.model.abreast import Load, portions
+from petune.training import fitting_together
 from tests import tiny
 from tests.conformance.subjects import same as same_state
 from tests.conformance.subjects import snapshot
@@ -188,6 +189,22 @@ def test_tuners_that_opened_the_same_folder_come_to_share_it(tmp_path):
     assert made[0].backbone.model is made[1].backbone.model
     for one, solo in zip(made, alone(jobs), strict=True):
         assert apart(one, solo) <= 1e-5
+
+
+def test_data_that_jobs_share_are_encoded_once(monkeypatch):
+    """A sweep over rates reads its rows once; other seeds hold out other rows, so they read for themselves."""
+    model, seen, rows = still("bert"), [], tiny.rows(16)
+    real = fitting_together.prepare
+    monkeypatch.setattr(fitting_together, "prepare", lambda *given: seen.append(given) or real(*given))
+    reader = tiny.tokenizer("bert")
+    jobs = [
+        Job(Tuner(model, method="head", tokenizer=reader), rows, 0.25, quick(epochs=1, seed=seed, learning_rate=rate))
+        for seed, rate in ((0, 0.1), (0, 0.2), (1, 0.1), (0, 0.3))
+    ]
+    made = fit_many(jobs)
+    assert len(seen) == 2
+    assert len({id(one.report.notices) for one in made}) == 4
+    assert all(sum("Held out" in notice for notice in one.report.notices) == 1 for one in made)
 
 
 @pytest.mark.parametrize("knobs", [{"gradient_checkpointing": True}, {"mixed_precision": "bf16"}], ids=str)

@@ -72,12 +72,12 @@ def test_other_backbones_are_refused(tmp_path):
     """Other weights, architectures, types and padding are told; the tuners keep their own."""
     model, other = still("bert"), tuner(tiny.backbone("bert", seed=1), "two", "lora")
     for second, words in (
-        (other, "another weights"),
-        (tuner(tiny.backbone("gpt2"), "two", "lora"), "another architecture"),
-        (tuner(still("bert").to(torch.bfloat16), "two", "lora"), "another precision"),
+        (other, "their weights"),
+        (tuner(tiny.backbone("gpt2"), "two", "lora"), "their architecture"),
+        (tuner(still("bert").to(torch.bfloat16), "two", "lora"), "precision"),
     ):
         mine = second.backbone
-        with pytest.raises(BackboneError, match=f"'one' and 'two' have backbones of {words}"):
+        with pytest.raises(BackboneError, match=f"backbones of 'one' and 'two' differ in {words}"):
             fit_many([(tuner(model, "one", "lora"), ROWS), (second, ROWS)])
         assert second.backbone is mine
 
