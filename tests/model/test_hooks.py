@@ -71,8 +71,8 @@ def test_a_replacement_that_fails_leaves_the_old_one():
 def test_a_frame_keeps_what_it_saw():
     """Residents that are replaced or removed do not touch a call that has begun."""
     bank, inputs = Bank(open_backbone("bert")), batch("bert", "single")
-    add(bank, "mine", method("lora"), "single")
-    add(bank, "other", method("lora"), "single", seed=8)
+    add(bank, "mine", method("lora"), "single", seated=True)
+    add(bank, "other", method("lora"), "single", seed=8, seated=True)
     frame = bank.frame("mine")
     said = run(bank, frame, inputs).logits
     bank.remove("mine")
