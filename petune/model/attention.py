@@ -12,6 +12,7 @@ calls in which no prefix acts.
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -88,6 +89,7 @@ def _make(kind: str) -> Callable[..., Any]:
         path = _site(frame, module)
         if frame is None or path is None:
             return original(module, query, key, value, attention_mask, **kwargs)
+        frame.owner.refuse_while_merged("use an adapter")  # type: ignore[attr-defined]
         call = Call(original, module, query, key, value, attention_mask, kwargs)
         layers = frame.layers(path)
         if layers and layers[0][1] is None:
@@ -175,7 +177,8 @@ for _kind in KINDS:
 
 
 _switched: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
-"""Backbone -> how many prefixes hold the switch; two tuners may share one backbone."""
+"""Backbone -> how many prefixes hold the switch; two tuners may share one backbone, in two threads."""
+_switching = threading.Lock()
 
 
 def switch_on(backbone: nn.Module) -> None:
@@ -184,6 +187,11 @@ def switch_on(backbone: nn.Module) -> None:
     Raises:
         BackboneError: for an attention implementation that cannot take a prefix.
     """
+    with _switching:
+        _count_up(backbone)
+
+
+def _count_up(backbone: nn.Module) -> None:
     if not _switched.get(backbone):
         kinds = {config._attn_implementation for config in _configs(backbone)}
         if not kinds <= set(KINDS):
@@ -199,10 +207,11 @@ def switch_on(backbone: nn.Module) -> None:
 
 def switch_off(backbone: nn.Module) -> None:
     """Puts the attention setting back, once no prefix needs petune's any more."""
-    # A deep copy of a switched backbone is not counted; it holds the one switch that it was copied with.
-    _switched[backbone] = _switched.get(backbone, 1) - 1
-    if not _switched[backbone]:
-        restore_setting(backbone)
+    with _switching:
+        # A deep copy of a switched backbone is not counted; it holds the one switch that it was copied with.
+        _switched[backbone] = _switched.get(backbone, 1) - 1
+        if not _switched[backbone]:
+            restore_setting(backbone)
 
 
 def restore_setting(model: nn.Module) -> None:

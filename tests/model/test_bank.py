@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import copy
 import gc
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -305,6 +306,34 @@ def test_modules_called_inside_a_route_refuse_after_a_merge():
                 states(bank)
             unmerge(bank)
             states(bank)
+
+
+def test_two_banks_switch_the_attention_of_one_backbone_in_two_threads():
+    """Prefixes come and go on both: each is there when it is asked, and in the end the setting is the first one."""
+    backbone, start = open_backbone("bert"), threading.Barrier(2)
+    banks = [Bank(backbone), Bank(backbone)]
+    adapters = [seat(bank, "p", method("prefix"), "single", seed=seed).settled() for seed, bank in enumerate(banks)]
+    wanted = [solo(bank, "p") for bank in banks]
+    for bank in banks:
+        bank.remove("p")
+
+    def work(bank: Bank, adapter: Any, want: Tensor) -> bool:
+        start.wait(20)
+        right = []
+        for _ in range(12):
+            bank.seat(adapter)
+            right.append(torch.equal(solo(bank, "p"), want))
+            bank.remove("p")
+        return all(right)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            assert all(pool.map(work, banks, adapters, wanted))
+    finally:
+        sys.setswitchinterval(before)
+    assert backbone.model.config._attn_implementation == "sdpa"
 
 
 # -- frames -----------------------------------------------------------------------------------------------------------
