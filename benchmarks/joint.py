@@ -47,8 +47,10 @@ def methods(make: Maker, steps: int) -> list[Job]:
 
 def customers(make: Maker, steps: int) -> list[Job]:
     """Eight adapters with small batches, each on rows of its own."""
-    rows = take(sentiment()["train"], 8 * 2 * steps)
-    return [Job(make(f"customer-{n}", LoRA()), rows[n::8], None, config(2, seed=n)) for n in range(8)]
+    rows, each = take(sentiment()["train"], 8 * 2 * steps), 2 * steps
+    return [
+        Job(make(f"customer-{n}", LoRA()), rows[n * each : (n + 1) * each], None, config(2, seed=n)) for n in range(8)
+    ]
 
 
 SETTINGS: dict[str, Callable[[Maker, int], list[Job]]] = {
