@@ -18,6 +18,7 @@ from petune.model.backbone import Backbone
 from petune.model.combining.assembling import Combination, combine, refuse
 from petune.model.combining.report import CombinationReport
 from petune.model.combining.ways import Recipe
+from petune.residents import adapter_of
 from petune.storage import shelf
 from petune.storage.full_model import is_full_model
 from petune.storage.packing import check_backbone, pack
@@ -130,7 +131,7 @@ def report_of(adapter: Adapter | Tuner) -> CombinationReport:
     Raises:
         AdapterError: an adapter that was trained, not merged from others.
     """
-    living = adapter if isinstance(adapter, Adapter) else adapter.adapter
+    living = adapter_of(adapter)
     facts = (living.facts.get("training") or {}).get("merged_from")
     if facts is None:
         raise AdapterError(f"{living.name!r} was not merged from other adapters.", expected="merge_adapters makes one.")
@@ -168,9 +169,7 @@ def _checked(weights: Any, count: int) -> list[float]:
 
 def _gathered(listed: list[Any], backbone: Any) -> tuple[Backbone, list[_Source]]:
     """Every adapter as one that lives on the same backbone; what cannot be merged is refused before it is built."""
-    living = [
-        item if isinstance(item, Adapter) else item.adapter for item in listed if not isinstance(item, str | Path)
-    ]
+    living = [adapter_of(item) for item in listed if not isinstance(item, str | Path)]
     for adapter in living:
         refuse(adapter)
     home = Backbone.open(backbone) if backbone is not None else living[0].shell.backbone if living else None
@@ -179,7 +178,7 @@ def _gathered(listed: list[Any], backbone: Any) -> tuple[Backbone, list[_Source]
         source = (
             _read(item, home)
             if isinstance(item, str | Path)
-            else _Source(item if isinstance(item, Adapter) else item.adapter, getattr(item, "tokenizer", None))
+            else _Source(adapter_of(item), getattr(item, "tokenizer", None))
         )
         home = home or source.adapter.shell.backbone
         if source.adapter.shell.backbone is not home:

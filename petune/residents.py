@@ -29,6 +29,11 @@ class HasAdapter(Protocol):
         """The adapter."""
 
 
+def adapter_of(thing: Adapter | HasAdapter) -> Adapter:
+    """The adapter itself, of whatever holds it."""
+    return thing if isinstance(thing, Adapter) else thing.adapter
+
+
 class Portion(NamedTuple):
     """Rows whose adapters are resident together.
 
@@ -88,8 +93,7 @@ class Residents:
         if isinstance(adapter, str | Path):
             made, tokenizer = self._read(name, adapter)
         else:
-            living = adapter if isinstance(adapter, Adapter) else adapter.adapter
-            made, tokenizer = shelf.rebuilt(living, backbone, name), getattr(adapter, "tokenizer", None)
+            made, tokenizer = shelf.rebuilt(adapter_of(adapter), backbone, name), getattr(adapter, "tokenizer", None)
         self._remember(shelf.Taken(made, backbone, tokenizer))
         try:
             self.bank.seat(made)

@@ -26,6 +26,7 @@ from petune.model.decoding import PASSED_ON, settings, told
 from petune.model.gate import running
 from petune.model.routing import Frame, entered
 from petune.model.shell import Shell
+from petune.model.twins import with_children
 
 
 def generate(
@@ -181,11 +182,7 @@ def _refuse_other_route(frame: Frame | None, rows: int) -> None:
         return
     if frame.tokens is not None:
         raise RouteError("A route per token cannot generate.", fix="Name one adapter for each row.")
-    if frame.batch != rows:
-        raise RouteError(
-            f"The route names {frame.batch} rows, the batch has {rows}.",
-            expected="A route per row needs one entry for each row.",
-        )
+    frame.refuse_other_batch(rows)
 
 
 def seeds_of(seed: int | Sequence[int], rows: int) -> list[int]:
@@ -210,8 +207,7 @@ def seeds_of(seed: int | Sequence[int], rows: int) -> list[int]:
 
 def _twin(shell: Shell, config: GenerationConfig, own: Any, frame: Frame | None) -> PreTrainedModel:
     """The shell's model for one call: the same modules, with settings and notes of its own."""
-    model = copy.copy(shell.model)
-    model.__dict__["_modules"] = dict(shell.model._modules)
+    model = with_children(shell.model, {})
     model.config = copy.copy(shell.model.config)
     # Masks that `generate` makes itself (for caches of a fixed size) are to be made as the backbone makes them.
     model.config._attn_implementation = shell.backbone.model.config._attn_implementation

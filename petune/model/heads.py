@@ -6,7 +6,6 @@ running pass for the weights, which lie side by side, one for each row.
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ from petune.model.adapter import Adapter
 from petune.model.routing import Group
 from petune.model.shell import Shell
 from petune.model.supplying import rows_of, supplying
-from petune.model.twins import remembered
+from petune.model.twins import remembered, with_children
 
 Weights = Mapping[str, Tensor]
 """Name in the shell -> (B, *shape), one for each row."""
@@ -83,19 +82,28 @@ def head_logits(
         if len(same) == 1:
             adapter, rows = same[0]
             logits = head_of(adapter, output, inputs, rows, batch)
-        elif not same[0].adapter.shell.outside:
-            rows = _together(same, batch)
-            logits = head_of(same[0].adapter, output, inputs, rows, batch)
         else:
-            shell = same[0].adapter.shell
-            rows, weights = _by_row(same, batch)
-            model = remembered(shell.backbone.built, ("head", kind), functools.partial(_stand_in, shell))
-            token = _weights.set(weights)
-            try:
-                logits = _pass(model, shell, output, inputs, rows, batch)
-            finally:
-                _weights.reset(token)
+            adapter, rows = same[0].adapter, _together(same, batch)
+            own = bool(adapter.shell.outside)  # else the head is the backbone's, and the same for all of them
+            logits = (
+                _by_weights(kind, same, output, inputs, rows, batch)
+                if own
+                else head_of(adapter, output, inputs, rows, batch)
+            )
         yield torch.arange(batch, device=logits.device) if rows is None else rows, logits
+
+
+def _by_weights(
+    kind: Hashable, groups: Sequence[Group], output: Any, inputs: Mapping[str, Any], rows: Tensor | None, batch: int
+) -> Tensor:
+    """The logits of adapters whose heads are built alike, each row by its own weights."""
+    shell = groups[0].adapter.shell
+    model = remembered(shell.backbone.built, ("head", kind), functools.partial(_stand_in, shell))
+    token = _weights.set(_by_row(groups, batch))
+    try:
+        return _pass(model, shell, output, inputs, rows, batch)
+    finally:
+        _weights.reset(token)
 
 
 def head_of(adapter: Adapter, output: Any, inputs: Mapping[str, Any], rows: Tensor | None, batch: int) -> Tensor:
@@ -125,17 +133,14 @@ def _kind(adapter: Adapter) -> Hashable:
     return type(shell.model), shell.head_shape
 
 
-def _by_row(groups: Sequence[Group], batch: int) -> tuple[Tensor | None, Weights]:
-    """The rows of several adapters in ascending order (None: all rows of the batch), and their weights by row."""
+def _by_row(groups: Sequence[Group], batch: int) -> Weights:
+    """The weights of several adapters for each of their rows, in ascending order."""
     owner = {row: index for index, group in enumerate(groups) for row in _rows(group, batch)}
-    rows = sorted(owner)
     parts = [group.adapter.shell.outside for group in groups]
-    device = next(parameter.device for part in parts[0].values() for parameter in part.parameters())
-    which = torch.tensor([owner[row] for row in rows], device=device)
     named = [{f"{name}.{inner}": p for name, part in outside.items() for inner, p in part.named_parameters()}
              for outside in parts]  # fmt: skip
-    weights = {name: torch.stack([each[name] for each in named]).index_select(0, which) for name in named[0]}
-    return None if len(rows) == batch else torch.tensor(rows, device=device), weights
+    which = torch.tensor([owner[row] for row in sorted(owner)], device=next(iter(named[0].values())).device)
+    return {name: torch.stack([each[name] for each in named]).index_select(0, which) for name in named[0]}
 
 
 def _together(groups: Sequence[Group], batch: int) -> Tensor | None:
@@ -151,13 +156,8 @@ def _rows(group: Group, batch: int) -> list[int]:
 
 def _stand_in(shell: Shell) -> nn.Module:
     """The shell without its backbone, whose maps take their weights by row."""
-    model = shell.supplied()
-    made = copy.copy(model)
-    made.__dict__["_modules"] = dict(model._modules)
-    for name, part in shell.outside.items():
-        # A map that is a whole part knows itself by the part's name; the cast of what enters is its own.
-        made._modules[name] = _stands_for(part, name)
-    return made
+    # A map that is a whole part knows itself by the part's name; the cast of what enters is its own.
+    return with_children(shell.supplied(), {name: _stands_for(part, name) for name, part in shell.outside.items()})
 
 
 def _stands_for(module: nn.Module, name: str) -> nn.Module:

@@ -31,7 +31,7 @@ def prefixed(frame: Frame, path: str, key: Tensor, value: Tensor) -> Prefixed:
     if len(found) == 1 and rows is None and (frame.is_single or not frame.is_ragged(lane)):
         longer = lane.layer.routed(own, key, value)
         return Prefixed(longer[0], longer[1], None)
-    visible = _visible(frame, path, key.shape[0])
+    visible = _visible(frame.widths(path), max(lane.bucket for lane, _, _ in found), key)
     wide_key, wide_value = (F.pad(part, (0, 0, visible.shape[1], 0)) for part in (key, value))
     for lane, own, rows in found:
         at = torch.arange(key.shape[0], device=key.device) if rows is None else rows
@@ -42,12 +42,10 @@ def prefixed(frame: Frame, path: str, key: Tensor, value: Tensor) -> Prefixed:
     return Prefixed(wide_key, wide_value, visible)
 
 
-def _visible(frame: Frame, path: str, batch: int) -> Tensor:
-    """(B, P) bool: the columns that belong to a row's own prefix."""
-    widths = frame.widths(path)
-    columns = max(lane.bucket for lane, _, _ in frame.stacked(path))
+def _visible(widths: list[int], columns: int, key: Tensor) -> Tensor:
+    """(B, P) bool: which of the P columns belong to a row's own prefix, of which the widths are given."""
     made = [[column < width for column in range(columns)] for width in widths]
-    return torch.tensor(made, device=frame.device).expand(batch, columns)
+    return torch.tensor(made, device=key.device).expand(len(key), columns)
 
 
 def widened(extra: Tensor | None, columns: int, visible: Tensor | None, like: Tensor, kind: str) -> Tensor | None:

@@ -76,6 +76,7 @@ class Frame:
             self._some |= 0 if seat is None else seat.mask
             self._all &= 0 if seat is None else seat.mask
             self._ragged |= 0 if seat is None else seat.ragged
+        self._subsets: dict[int, Tensor] = {}
         self._loose = self._live or any(seat is not None and seat.loose for seat in taken)
         self.active = bool(groups) or any(seat is not None for seat in taken)
         """Whether any adapter acts in this call."""
@@ -122,6 +123,15 @@ class Frame:
         whole = self._one is not None
         return (*self._live, *(Group(seat.adapter, None if whole else self._tensor(at)) for seat, at in rows.items()))
 
+    def refuse_other_batch(self, rows: int) -> None:
+        """Raises RouteError when a route per row, or per token of each row, is not as long as the batch."""
+        named = self.batch if self.tokens is None else self.tokens[0]
+        if named is not None and named != rows:
+            raise RouteError(
+                f"The route names {named} rows, the batch has {rows}.",
+                expected="A route per row needs one entry for each row.",
+            )
+
     def layers(self, path: str) -> list[tuple[nn.Module, Tensor | None]]:
         """The layers that are called one by one at a site in this call, each with its rows."""
         if not self._loose:
@@ -142,7 +152,7 @@ class Frame:
                 slots, start = self._slots
                 yield lane, lane.rows(slots[lane.number], start.get(lane.number)), None
             else:
-                rows = self._rows(lane.number)
+                rows = self._rows(1 << lane.number)
                 yield lane, lane.rows(self._slots[0][lane.number].index_select(0, rows)), rows
 
     def widths(self, path: str) -> list[int]:
@@ -160,8 +170,8 @@ class Frame:
         if self._one is not None and numbers:
             return None
         bits = sum(1 << number for number in numbers)
-        rows = [row for row, seat in enumerate(self._seats) if seat is not None and seat.mask & bits]
-        return None if rows and len(rows) == len(self._seats) else self._tensor(rows)
+        rows = self._rows(bits)
+        return None if 0 < len(rows) == len(self._seats) else rows
 
     @property
     def live(self) -> list[Adapter]:
@@ -172,11 +182,6 @@ class Frame:
     def is_single(self) -> bool:
         """Whether one seat serves all rows."""
         return self._one is not None
-
-    @property
-    def device(self) -> torch.device | None:
-        """Where the tables are."""
-        return None if self._chart is None else self._chart.table.device
 
     def is_ragged(self, lane: Lane) -> bool:
         """Whether some row of this call is narrower than the bucket of a stack."""
@@ -200,19 +205,16 @@ class Frame:
         steady = (slots[:, 1:] - slots[:, :-1] == 1).all(1).nonzero().flatten().tolist()
         return slots.unbind(0), {number: int(slots[number, 0]) for number in steady}
 
-    @cached_property
-    def _subsets(self) -> dict[int, Tensor]:
-        return {}
-
-    def _rows(self, number: int) -> Tensor:
-        """The rows that have a slot in a stack."""
-        if number not in self._subsets:
-            at = [row for row, seat in enumerate(self._seats) if seat is not None and seat.mask >> number & 1]
-            self._subsets[number] = self._tensor(at)
-        return self._subsets[number]
+    def _rows(self, bits: int) -> Tensor:
+        """The rows that have a slot in one of these stacks."""
+        if bits not in self._subsets:
+            at = [row for row, seat in enumerate(self._seats) if seat is not None and seat.mask & bits]
+            self._subsets[bits] = self._tensor(at)
+        return self._subsets[bits]
 
     def _tensor(self, values: list[int]) -> Tensor:
-        return torch.tensor(values, dtype=torch.int64, device=self.device)
+        device = None if self._chart is None else self._chart.table.device
+        return torch.tensor(values, dtype=torch.int64, device=device)
 
     def apply(self, path: str, x: Tensor, y: Tensor) -> Tensor:
         """The new output of a site: each row by its own adapter's layer; other rows keep their bits.
@@ -226,7 +228,7 @@ class Frame:
                 continue
             x_rows, y_rows = _with_tokens(self._by_row(path, x)), _with_tokens(self._by_row(path, y))
             y = _put(rows, functools.partial(lane.layer.routed, own), x_rows, y_rows).reshape(y.shape)
-        for layer, rows in self.layers(path) if self._loose else ():
+        for layer, rows in self.layers(path):
             if rows is None:
                 y = layer(x, y)
             else:

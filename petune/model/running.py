@@ -66,12 +66,7 @@ def _refuse_too_long(bank: Bank, inputs: Mapping[str, Any]) -> None:
 
 def _run_rows(bank: Bank, frame: Frame, inputs: Mapping[str, Any]) -> RoutedOutput:
     batch = next(iter(inputs.values())).shape[0]
-    named = frame.batch if frame.tokens is None else frame.tokens[0]
-    if named != batch:
-        raise RouteError(
-            f"The route names {named} rows, the batch has {batch}.",
-            expected="A route per row needs one entry for each row.",
-        )
+    frame.refuse_other_batch(batch)
     if not frame.active:
         return RoutedOutput([None] * batch, bank.backbone.model(**inputs).last_hidden_state)
     kinds = _by_backbone(frame.groups)

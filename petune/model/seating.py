@@ -119,11 +119,11 @@ class Seating:
 
     def _stack(self, path: str, layer: AdapterLayer, *, attention: bool) -> Stack:
         """The stack of a layer's kind at a site; made when it is the first."""
-        here = self._at.setdefault(path, {})
-        stack = here.get(key_of(layer))
+        here, key = self._at.setdefault(path, {}), key_of(layer)
+        stack = here.get(key)
         if stack is None:
-            room = max(1, self._expected[path, key_of(layer)])
-            stack = here[key_of(layer)] = Stack(len(self._stacks), layer, self.device, room)
+            room = max(1, self._expected[path, key])
+            stack = here[key] = Stack(len(self._stacks), layer, self.device, room)
             self._stacks.append(stack)
             self._attention |= attention << stack.number
         return stack

@@ -22,7 +22,7 @@ from petune.methods.base import AdapterLayer
 from petune.model.backbone import Backbone, quiet, shell_config
 from petune.model.outputs import around, outputs_of
 from petune.model.supplying import Call, Captured, Supplied, SuppliedStack, supplying
-from petune.model.twins import fill, remembered, twin
+from petune.model.twins import fill, remembered, twin, with_children
 
 
 class Shell:
@@ -77,8 +77,8 @@ class Shell:
         like = remembered(backbone.built, key, lambda: cls(backbone, auto_class, shape))
         made = copy.copy(like)
         made.__dict__.pop("_without_backbone", None)
-        made.model, made.outside = copy.copy(like.model), {name: twin(part) for name, part in like.outside.items()}
-        made.model.__dict__["_modules"] = {**like.model._modules, **made.outside}
+        made.outside = {name: twin(part) for name, part in like.outside.items()}
+        made.model = with_children(like.model, made.outside)
         made.model.config = copy.copy(like.model.config)
         for name, value in labels.items():
             setattr(made.model.config, name, value)
@@ -87,9 +87,7 @@ class Shell:
 
     def fill(self, head: Mapping[str, Tensor]) -> None:
         """Makes saved tensors, by their name in the shell, the head's weights."""
-        dotted = f"{self.prefix}." if self.prefix else ""
-        parts = {**self.outside, **{dotted + path: overlay.part for path, overlay in self.overlays.items()}}
-        for path, part in parts.items():
+        for path, part in self._head_parts().items():
             names = [name for name, _ in part.named_parameters()]
             fill(part, {name: head[f"{path}.{name}"] for name in names})
 
@@ -135,9 +133,13 @@ class Shell:
 
     def head(self) -> dict[str, nn.Parameter]:
         """The head's parameters by their name in the shell, such as `classifier.weight` or `bert.pooler.dense.bias`."""
-        dotted = f"{self.prefix}." if self.prefix else ""
-        parts = [*self.outside.items(), *((dotted + path, layer.part) for path, layer in self.overlays.items())]
+        parts = self._head_parts().items()
         return {f"{name}.{inner}": p for name, part in parts for inner, p in part.named_parameters()}
+
+    def _head_parts(self) -> dict[str, nn.Module]:
+        """Every module of the head by its name in the shell."""
+        dotted = f"{self.prefix}." if self.prefix else ""
+        return {**self.outside, **{dotted + path: overlay.part for path, overlay in self.overlays.items()}}
 
     def head_module(self) -> nn.ModuleList:
         """The head's modules, for whoever trains or moves them."""
@@ -158,12 +160,9 @@ class Shell:
 
     @functools.cached_property
     def _without_backbone(self) -> PreTrainedModel:
-        made = copy.copy(self.model)
-        made.__dict__["_modules"] = dict(self.model._modules)
         stands = [self.prefix] if self.prefix else ["encoder", "decoder"]
         kind = Supplied if self.prefix else SuppliedStack
-        made._modules.update({name: kind(self.base) for name in stands})
-        return made
+        return with_children(self.model, {name: kind(self.base) for name in stands})
 
     def supplied(self) -> PreTrainedModel:
         """The same shell with its backbone replaced by one that hands back an output made elsewhere.

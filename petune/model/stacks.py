@@ -126,9 +126,7 @@ class Stack:
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A deep copy's layers are views of its own tensors, as the original's are."""
         self.__dict__.update(state)
-        for slot, layer in enumerate(self._layers):
-            for name in self._tensors if layer is not None else ():
-                self._bind(layer, name, slot)  # type: ignore[arg-type]
+        self._bind_all()
 
     @property
     def used_bytes(self) -> int:
@@ -179,7 +177,11 @@ class Stack:
         self._scales = torch.cat([self._scales, self._scales.new_ones(capacity - before, 1, 1)])
         self._widths = self._widths + [0] * (capacity - before)
         self._free += range(capacity - 1, before - 1, -1)
-        for slot, layer in enumerate(self._layers[:before]):
+        self._bind_all()
+
+    def _bind_all(self) -> None:
+        """Points every resident's parameters at their places."""
+        for slot, layer in enumerate(self._layers):
             for name in self._tensors if layer is not None else ():
                 self._bind(layer, name, slot)  # type: ignore[arg-type]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Mapping
 from typing import TypeVar
@@ -26,6 +27,13 @@ def twin(module: Module) -> Module:
     }
     made._buffers = dict(module._buffers)
     made._modules = {name: None if child is None else twin(child) for name, child in module._modules.items()}
+    return made
+
+
+def with_children(module: Module, children: Mapping[str, nn.Module]) -> Module:
+    """The same module, sharing everything, but with some direct children replaced."""
+    made = copy.copy(module)
+    made.__dict__["_modules"] = {**module._modules, **children}
     return made
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from petune.errors import DataError
 from petune.lookup import near
-from petune.tasks.base import Table
+from petune.tasks.base import Table, Task
 
 
 class Names(NamedTuple):
@@ -90,6 +90,15 @@ def find_column(table: Table, given: str | None, knob: str, names: Names) -> str
         expected=f"One was expected among its columns {_listed(table.columns)}.",
         fix=f"Pass {knob}={matches[0]!r}" + (" (and text_pair=... for a second text)." if knob == "text" else "."),
     )
+
+
+def columns_found(task: Task, given: Task, *knobs: str) -> list[str]:
+    """Sentences on the columns that `learn` found, beyond those that the `given` task named."""
+    return [
+        f"{knob} column: {getattr(task, knob)!r} ({knob}=... names another)."
+        for knob in knobs
+        if getattr(given, knob) is None and getattr(task, knob) is not None
+    ]
 
 
 def usual(table: Table, names: Names) -> list[str]:

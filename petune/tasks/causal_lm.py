@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 
 from petune.config import knobs
 from petune.errors import ConfigError
-from petune.tasks._columns import TEXT, Names, find_column, named_column, some_rows, usual
+from petune.tasks._columns import TEXT, Names, columns_found, find_column, named_column, some_rows, usual
 from petune.tasks._padding import Side, pad, pad_inputs
 from petune.tasks._texts import need_pad_token, piece_limit, rows_of, texts_of
 from petune.tasks._writing import WritingTask, cut_notice, ended, pieces_of, unended
@@ -79,11 +79,7 @@ class CausalLM(WritingTask):
 
     def chosen(self, given: Task) -> list[str]:
         """The columns that `learn` found."""
-        return [
-            f"{knob} column: {getattr(self, knob)!r} ({knob}=... names another)."
-            for knob in ("text", "prompt", "completion")
-            if getattr(given, knob) is None and getattr(self, knob) is not None
-        ]
+        return columns_found(self, given, "text", "prompt", "completion")
 
     def table(self, texts: Sequence[Any]) -> Table:
         """Rows of prompts, or of texts to go on with.

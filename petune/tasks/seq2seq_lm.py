@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 
 from petune.config import knobs
 from petune.errors import ConfigError
-from petune.tasks._columns import Names, find_column, named_column, some_rows
+from petune.tasks._columns import Names, columns_found, find_column, named_column, some_rows
 from petune.tasks._padding import Side, pad, pad_inputs
 from petune.tasks._texts import need_pad_token, piece_limit, rows_of, texts_of, tokenize
 from petune.tasks._writing import WritingTask, cut_notice, ended, pieces_of
@@ -60,11 +60,7 @@ class Seq2SeqLM(WritingTask):
 
     def chosen(self, given: Task) -> list[str]:
         """The columns that `learn` found."""
-        return [
-            f"{knob} column: {getattr(self, knob)!r} ({knob}=... names another)."
-            for knob in ("source", "target")
-            if getattr(given, knob) is None
-        ]
+        return columns_found(self, given, "source", "target")
 
     def table(self, texts: Sequence[Any]) -> Table:
         """Rows of sources.

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from petune.config import knobs
 from petune.errors import ConfigError, DataError
-from petune.tasks._columns import cells, find_text_and_label, named_column, some_rows
+from petune.tasks._columns import cells, columns_found, find_text_and_label, named_column, some_rows
 from petune.tasks._labels import ProblemType, detect, is_list, label_name, ordered, refuse_vectors, unfloated
 from petune.tasks._padding import pad_inputs
 from petune.tasks._problems import KINDS, Problem
@@ -97,10 +97,7 @@ class SequenceClassification(Task):
     def chosen(self, given: Task) -> list[str]:
         """What `learn` filled in beyond the `given` task, as sentences."""
         assert isinstance(given, SequenceClassification)
-        said = []
-        for knob in ("text", "label"):
-            if getattr(given, knob) is None:
-                said.append(f"{knob} column: {getattr(self, knob)!r} ({knob}=... names another).")
+        said = columns_found(self, given, "text", "label")
         if given.problem_type is None and self.problem_type == "regression":
             said.append("The labels are numbers that are not all whole: regression (problem_type=... says otherwise).")
         elif given.problem_type is None:

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from petune.config import knobs
 from petune.errors import ConfigError, DataError
-from petune.tasks._columns import TAGS, TOKENS, cells, find_column, named_column, some_rows
+from petune.tasks._columns import TAGS, TOKENS, cells, columns_found, find_column, named_column, some_rows
 from petune.tasks._labels import class_index, ordered
 from petune.tasks._padding import pad, pad_inputs
 from petune.tasks._schemes import Scheme, check_scheme, detect_scheme
@@ -87,11 +87,7 @@ class TokenClassification(Task):
     def chosen(self, given: Task) -> list[str]:
         """What `learn` filled in beyond the `given` task, as sentences."""
         assert isinstance(given, TokenClassification)
-        said = [
-            f"{knob} column: {getattr(self, knob)!r} ({knob}=... names another)."
-            for knob in ("tokens", "tags")
-            if getattr(given, knob) is None
-        ]
+        said = columns_found(self, given, "tokens", "tags")
         if given.scheme == "auto":
             why = " (the tags have no B- and I- in front, so each stands for itself)" if self.scheme == "none" else ""
             said.append(f"scheme: {self.scheme!r}{why}.")
