@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from petune import TrainConfig, Tuner
-from petune.config import knobs
+from petune.knobs import knobs
 from petune.methods.base import AdapterLayer, Method, Site
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from petune.config import TrainConfig, knobs
+from petune.config import TrainConfig
 from petune.errors import ConfigError
+from petune.knobs import knobs
 from petune.methods.lora import LoRA
 from petune.tasks.sequence_classification import SequenceClassification
 

@@ -21,6 +21,7 @@ LONGEST_FILE = 300
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("lookup",),
+    ("knobs",),
     ("config",),
     ("methods", "tasks", "metrics"),
     ("model",),

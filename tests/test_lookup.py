@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from petune import lookup
-from petune.config import knobs
 from petune.errors import UnknownNameError
+from petune.knobs import knobs
 from petune.methods.base import AdapterLayer, Method, Site
 from petune.methods.lora import LoRA
 

@@ -34,7 +34,7 @@ OTHER_SOURCE = '''
 """A second package: the smallest method, and a task with its own default column."""
 import torch
 from torch import nn
-from petune.config import knobs
+from petune.knobs import knobs
 from petune.methods.base import AdapterLayer, Method
 from petune.tasks.sequence_classification import SequenceClassification
 

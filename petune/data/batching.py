@@ -7,8 +7,8 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from petune.config import check
 from petune.errors import DataError
+from petune.knobs import check
 
 WINDOW = 50
 """Micro-batches whose rows are sorted together when batches are grouped by length."""

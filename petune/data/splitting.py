@@ -14,9 +14,9 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from petune.config import check
 from petune.data.records import plain
 from petune.errors import DataError
+from petune.knobs import check
 from petune.lookup import unknown
 from petune.tasks.base import Table
 

@@ -18,8 +18,8 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from petune.config import check, knobs
 from petune.errors import ConfigError
+from petune.knobs import check, knobs
 from petune.methods._stacking import Own
 from petune.methods.base import AdapterLayer, Layers, Method, Progress, Site
 from petune.methods.lora import LINEAR_ROLES, LoRA, LoRALayer

@@ -12,8 +12,8 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from petune.config import check, knobs
 from petune.errors import ConfigError
+from petune.knobs import check, knobs
 from petune.lookup import find
 from petune.methods._stacking import Own, as_it_is
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from petune.config import check, knobs
+from petune.knobs import check, knobs
 from petune.methods._stacking import Own, add_product, product
 from petune.methods.base import AdapterLayer, Method, Site
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from petune.config import knobs
 from petune.errors import ConfigError
+from petune.knobs import knobs
 from petune.methods.base import AdapterLayer, Method, Site
 
 

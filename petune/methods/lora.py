@@ -16,7 +16,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from petune.config import check, knobs
+from petune.knobs import check, knobs
 from petune.methods._stacking import Own, add_product, product
 from petune.methods.base import AdapterLayer, Method, Site
 

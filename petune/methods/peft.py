@@ -16,8 +16,8 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import nn
 
-from petune.config import knobs
 from petune.errors import ConfigError
+from petune.knobs import knobs
 from petune.lookup import near, unknown
 from petune.methods._injection import ADAPTER, Injected, Made
 from petune.methods.base import AdapterLayer, Method, Site

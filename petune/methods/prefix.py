@@ -17,7 +17,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from petune.config import check, knobs
+from petune.knobs import check, knobs
 from petune.methods._stacking import Own
 from petune.methods.base import AdapterLayer, Method, Site
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from petune.config import check, knobs
 from petune.errors import ConfigError
+from petune.knobs import check, knobs
 from petune.tasks._padding import Side
 from petune.tasks._texts import CHUNK
 from petune.tasks.base import IGNORE, Example, Table, Task

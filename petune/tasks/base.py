@@ -14,8 +14,8 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 from torch import Tensor
 
-from petune.config import check, knobs
 from petune.errors import ConfigError
+from petune.knobs import check, knobs
 from petune.lookup import find
 
 Example = dict[str, Any]

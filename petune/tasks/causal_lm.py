@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
-from petune.config import knobs
 from petune.errors import ConfigError
+from petune.knobs import knobs
 from petune.tasks._columns import TEXT, Names, columns_found, find_column, named_column, some_rows, usual
 from petune.tasks._padding import Side, pad, pad_inputs
 from petune.tasks._texts import need_pad_token, piece_limit, rows_of, texts_of

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from petune.config import knobs
 from petune.errors import ConfigError, DataError
+from petune.knobs import knobs
 from petune.tasks._columns import cells, columns_found, find_text_and_label, named_column, some_rows
 from petune.tasks._labels import ProblemType, detect, is_list, label_name, ordered, refuse_vectors, unfloated
 from petune.tasks._padding import pad_inputs

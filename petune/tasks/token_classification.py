@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from petune.config import knobs
 from petune.errors import ConfigError, DataError
+from petune.knobs import knobs
 from petune.tasks._columns import TAGS, TOKENS, cells, columns_found, find_column, named_column, some_rows
 from petune.tasks._labels import class_index, ordered
 from petune.tasks._padding import pad, pad_inputs

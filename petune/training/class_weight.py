@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from petune.config import TrainConfig, check
+from petune.config import TrainConfig
 from petune.errors import ConfigError
+from petune.knobs import check
 from petune.lookup import unknown
 from petune.tasks._labels import label_name
 from petune.tasks.base import Example, Task

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from benchmarks import machine, merging_adapters
 from petune import LoRA
-from petune.config import knobs
+from petune.knobs import knobs
 from petune.lookup import find
 from petune.methods.base import AdapterLayer, Method, Site
 from petune.model.adapter import Adapter

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from petune.config import knobs
 from petune.errors import RouteError
+from petune.knobs import knobs
 from petune.methods.base import AdapterLayer, Method, Site
 from petune.model.bank import Bank
 from petune.model.routing import checkpoint_contexts, entered

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from petune.config import TrainConfig, knobs
+from petune.config import TrainConfig
 from petune.errors import DataError
+from petune.knobs import knobs
 from petune.methods.base import AdapterLayer, Layers, Method, Progress, Site
 from petune.tasks.base import Batch, Encoded, Example, Table, Task
 

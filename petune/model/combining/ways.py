@@ -24,8 +24,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from petune.config import check, knobs
 from petune.errors import ConfigError
+from petune.knobs import check, knobs
 from petune.lookup import unknown
 from petune.model.combining.lowrank import Factors
 from petune.model.combining.pruning import drop_at_random_, keep_largest_
