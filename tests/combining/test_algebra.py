@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from petune.model.combining.compressing import compressed
-from petune.model.combining.lowrank import Factors, stacked, truncated
+from petune.model.combining.lowrank import Factors, all_truncated, stacked, truncated
 from petune.model.combining.pruning import drop_at_random_, keep_largest_
 from petune.model.combining.signs import elected_mean
 from petune.model.combining.ways import WAYS, Recipe, multiplied_out
@@ -78,6 +78,58 @@ def test_a_small_adapter_is_not_taken_for_rounding():
     odd = Factors(small.b * 1e-9, small.a * 1e6)
     cut = truncated([large, odd], [1.0, 1.0], None)
     assert cut.factors.rank == 4
+
+
+@pytest.mark.parametrize("shape", [(60, 50), (50, 60)])
+@pytest.mark.parametrize("apart", [1e-1, 1e-3, 1e-6, 1e-9])
+@pytest.mark.parametrize("side", ["b", "a", "both"])
+def test_nearly_dependent_factors(shape, apart, side):
+    """The second adapter is nearly the first one, in B, in A or in both: the cut is as good as float32 can tell."""
+    one, two = factors(*shape, rank=4, seed=1), factors(*shape, rank=4, seed=2)
+    b = one.b + apart * two.b if side in ("b", "both") else two.b
+    a = one.a + apart * two.a if side in ("a", "both") else two.a
+    parts, weights = [one, Factors(b, a)], [1.0, -0.9]
+    total = one.b @ one.a - 0.9 * b @ a
+    for rank in (None, 3, 6):
+        cut = truncated(parts, weights, rank)
+        made, wanted = cut.factors.b @ cut.factors.a, total if rank is None else best(total, rank)
+        size = sum(float((part.b.norm(dim=0) * part.a.norm(dim=1)).sum()) for part in parts)
+        assert float((made - wanted).norm()) <= 3e-7 * size
+        assert cut.lost**0.5 == pytest.approx(float((total - wanted).norm()), abs=3e-7 * size)
+        assert torch.isfinite(cut.factors.b).all() and torch.isfinite(cut.factors.a).all()
+
+
+def test_zero_factors_among_others():
+    """Columns of B, rows of A or a whole adapter of zeros have no rank, and harm neither their site nor the others."""
+    for zeroed in (("b", 1), ("a", 2), ("b", None), ("a", None)):
+        parts = [factors(20, 30, 3, seed=seed) for seed in (1, 2)]
+        which, place = zeroed
+        matrix = parts[1].b.T if which == "b" else parts[1].a
+        matrix[slice(None) if place is None else place] = 0.0
+        total = parts[0].b @ parts[0].a - 2.0 * parts[1].b @ parts[1].a
+        cut = truncated(parts, [1.0, -2.0], None)
+        assert cut.factors.rank == (3 if place is None else 5)
+        assert torch.allclose(cut.factors.b @ cut.factors.a, total, atol=1e-10)
+        assert torch.allclose((two := truncated(parts, [1.0, -2.0], 2).factors).b @ two.a, best(total, 2), atol=1e-10)
+    nothing = truncated([Factors(torch.zeros(9, 2).double(), torch.zeros(2, 8).double())] * 2, [1.0, 1.0], 1)
+    assert (nothing.factors.rank, nothing.lost, nothing.whole) == (0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("rank", [None, 2, 5])
+def test_sites_that_are_cut_together_are_what_they_are_alone(rank):
+    """Sound, dependent, cancelling and empty ones side by side: each is cut as if it were alone."""
+    one, two = factors(12, 10, 3, seed=1), factors(12, 10, 3, seed=2)
+    none = Factors(torch.zeros(12, 3).double(), two.a)
+    pairs = [(one, two), (one, one), (one, Factors(-one.b, one.a)), (none, none), (two, none), (two, one)]
+    sums = [stacked(pair, [1.0, 1.0]) for pair in pairs]
+    found = all_truncated(Factors(torch.stack([it.b for it in sums]), torch.stack([it.a for it in sums])), rank)
+    true = [6, 3, 0, 0, 3, 6]
+    assert [cut.factors.rank for cut in found] == [count if rank is None else min(rank, count) for count in true]
+    for pair, cut in zip(pairs, found, strict=True):
+        alone, total = truncated(pair, [1.0, 1.0], rank), sum(part.b @ part.a for part in pair)
+        wanted = total if rank is None else best(total, rank)
+        assert torch.allclose(cut.factors.b @ cut.factors.a, wanted, atol=1e-10)
+        assert (cut.lost, cut.whole) == (pytest.approx(alone.lost), pytest.approx(alone.whole))
 
 
 def test_by_hand_the_largest_are_kept():

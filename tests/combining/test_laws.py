@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from typing import Any
+from collections import Counter
 
 import pytest
 import torch
@@ -15,6 +15,7 @@ from petune.model.combining.assembling import combine
 from petune.model.combining.ways import WAYS as TABLE
 from petune.model.combining.ways import Recipe
 from tests.combining.making import (
+    BOTH,
     MIXES,
     OUT,
     QUERY,
@@ -209,24 +210,41 @@ def test_elections_by_number_differ():
     assert number.report.knobs["majority_sign"] == "frequency"
 
 
-def test_nothing_of_the_width_is_decomposed(monkeypatch):
-    """Low-rank ways see no SVD larger than the sum of the ranks, and no QR wider."""
-    made = adapters("rslora")
-    seen: set[tuple[str, tuple[int, ...]]] = set()
+class Decompositions(TorchDispatchMode):
+    """Counts the decompositions, by name and shape of what is decomposed."""
 
-    def watched(name: str, true: Any) -> Any:
-        def call(matrix: torch.Tensor, *args: Any, **knobs: Any) -> Any:
-            seen.add((name, tuple(matrix.shape)))
-            return true(matrix, *args, **knobs)
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: Counter[tuple[str, tuple[int, ...]]] = Counter()
 
-        return call
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        """Runs an operation and counts it."""
+        name = func.overloadpacket.__name__.lstrip("_").removeprefix("linalg_")
+        if name in ("cholesky_ex", "eigh", "geqrf", "qr", "svd"):
+            self.seen[name, tuple(args[0].shape)] += 1
+        return func(*args, **(kwargs or {}))
 
-    for name in ("svd", "svdvals", "qr", "eigh"):
-        monkeypatch.setattr(torch.linalg, name, watched(name, getattr(torch.linalg, name)))
-    monkeypatch.setattr(torch, "geqrf", watched("geqrf", torch.geqrf))
+
+@pytest.mark.parametrize("blocks", [1, 2, 6])
+def test_nothing_of_the_width_is_decomposed_and_sites_go_together(blocks):
+    """Low-rank ways decompose matrices of the sum of the ranks alone, those of all sites of one shape at once: their
+    number does not grow with the sites."""
+    home = open_backbone("bert", num_hidden_layers=blocks)
+    made = [adapter(home, name, LoRA(rank=rank, **BOTH), seed=rank) for name, rank in (("a", 4), ("b", 3))]
     for how in ("linear", "svd", "task_arithmetic", "cat"):
-        merged(made, how=how, rank=None if how == "cat" else 5)
-    assert seen == {("svd", (7, 7)), ("geqrf", (32, 7))}
+        with Decompositions() as counted:
+            merged(made, how=how, rank=None if how == "cat" else 5)
+        once = {(name, (2 * blocks, 7, 7)): 1 for name in ("cholesky_ex", "eigh")}
+        assert counted.seen == ({} if how == "cat" else once)
+
+
+def test_dependent_factors_are_taken_apart_together_too():
+    """One QR for all sites at which an adapter is merged with itself."""
+    one = adapters("plain")[0]
+    with Decompositions() as counted:
+        twice = merged([one, one], [0.5, 0.5], "svd")
+    assert sum(number for (name, _), number in counted.seen.items() if "qr" in name) == 1
+    assert off(changes(twice.adapter), changes(one)) < 1e-6
 
 
 class Live(TorchDispatchMode):

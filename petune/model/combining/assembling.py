@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,18 +10,15 @@ from torch import Tensor
 
 from petune.errors import MergeError
 from petune.methods.adalora import AdaLoRA
-from petune.methods.base import AdapterLayer, Method
+from petune.methods.base import Method
 from petune.methods.head import Head
-from petune.methods.lora import LoRA, LoRALayer
+from petune.methods.lora import LoRA
 from petune.model.adapter import Adapter
-from petune.model.combining.compressing import compressed
+from petune.model.combining.cutting import Change, Sum, cuts_of
 from petune.model.combining.heads import chosen_head, mean_head
-from petune.model.combining.lowrank import Cut, Factors, stacked, truncated
+from petune.model.combining.lowrank import Factors
 from petune.model.combining.report import CombinationReport, SiteReport
-from petune.model.combining.ways import Recipe, multiplied_out
-
-EXACT = ("linear", "task_arithmetic")
-"""Ways that cut nothing unless a rank is given."""
+from petune.model.combining.ways import Recipe
 
 
 class Combination(NamedTuple):
@@ -75,12 +71,11 @@ def combine(
         refuse(adapter)
     chosen = 0 if head is None else chosen_head(adapters, head)
     kept = mean_head(adapters, weights) if head is None else adapters[chosen].head()
-    changes = [{path: factors_of(layer) for path, layer in adapter.body.layers.items()} for adapter in adapters]
+    changes = [{path: Change.of(layer) for path, layer in adapter.body.layers.items()} for adapter in adapters]
     density = recipe.share(len(adapters))
     cuts, sites = {}, {}
-    for path in _paths(adapters):
-        there = [(change[path], weight) for change, weight in zip(changes, weights, strict=True) if path in change]
-        cut = _at_site(path, there, recipe, density)
+    sums = {path: _sum(path, changes, weights) for path in _paths(adapters)}
+    for path, cut in cuts_of(sums, recipe, density).items():
         error = (cut.lost / cut.whole) ** 0.5 if cut.whole else 0.0
         ranks = tuple(change[path].rank if path in change else 0 for change in changes)
         cuts[path], sites[path] = cut.factors, SiteReport(ranks, cut.factors.rank, error, cut.whole)
@@ -100,57 +95,20 @@ def combine(
     return Combination(chosen, method, layers, {name: tensor.clone() for name, tensor in kept.items()}, report)
 
 
-def factors_of(layer: AdapterLayer) -> Factors:
-    """A layer's weight change as a product, with the scale in B, float64 on the CPU; one that knows no factors is
-    multiplied by the identity."""
-    plain = layer.folded()
-    if isinstance(plain, LoRALayer):
-        return Factors(_wide(plain.lora_B) * plain.scale, _wide(plain.lora_A))
-    change = _wide(plain.delta())
-    d_out, d_in = change.shape
-    one = torch.eye(min(d_out, d_in), dtype=change.dtype)
-    return Factors(change, one) if d_in <= d_out else Factors(one, change)
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    """Sums are made in float64 on the CPU: the same bits on every machine, and the factors are small."""
-    return tensor.detach().to("cpu", torch.float64)
-
-
-def _at_site(path: str, there: list[tuple[Factors, float]], recipe: Recipe, density: float) -> Cut:
-    """The result at one site, from the adapters that act there; one of rank 0 is as good as not there."""
+def _sum(path: str, changes: Sequence[Mapping[str, Change]], weights: Sequence[float]) -> Sum:
+    """What acts at a site; an adapter of rank 0 is as good as not there."""
+    there = [(change[path], weight) for change, weight in zip(changes, weights, strict=True) if path in change]
+    acting = [(part, weight) for part, weight in there if part.rank]
     shape = there[0][0].b.shape[0], there[0][0].a.shape[1]
-    parts = [part for part, _ in there if part.rank]
-    weights = [weight for part, weight in there if part.rank]
-    if not parts:
-        return Cut(Factors(torch.zeros(shape[0], 0), torch.zeros(0, shape[1])), 0.0, 0.0)
-    largest = max(part.rank for part in parts)
-    # Where a single adapter acts there is no sum: its own factors are the result.
-    if recipe.how == "cat" or (recipe.how in EXACT and recipe.rank is None and len(parts) == 1):
-        both = stacked(parts, weights)
-        return Cut(both, 0.0, _squared_norm(both))
-    if recipe.way.prune == "none":
-        return truncated(parts, weights, largest if recipe.how == "svd" and recipe.rank is None else recipe.rank)
-    generator = _generator(recipe.seed, path)
-    matrix = multiplied_out(parts, weights, recipe, density, generator)
-    return compressed(matrix, recipe.rank or largest, sum(part.rank for part in parts), generator)
-
-
-def _squared_norm(product: Factors) -> float:
-    """‖B A‖², from two small matrices."""
-    return float(((product.b.T @ product.b) * (product.a @ product.a.T)).sum().clamp_min(0.0))
-
-
-def _generator(seed: int, path: str) -> torch.Generator:
-    """A generator of this site's own, so that no other site changes what is drawn here."""
-    drawn = hashlib.sha256(f"{seed} {path}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(drawn[:8], "little"))
+    return Sum([part for part, _ in acting], [weight for _, weight in acting], shape)
 
 
 def _paths(adapters: Sequence[Adapter]) -> list[str]:
     """Every site at which some adapter acts, in the order of the backbone."""
-    order = {path: place for place, (path, _) in enumerate(adapters[0].shell.base.named_modules())}
     there = dict.fromkeys(path for adapter in adapters for path in adapter.body.layers)
+    if adapters[0].body.layers.keys() == there.keys():  # an adapter's own sites are in that order
+        return list(there)
+    order = {path: place for place, (path, _) in enumerate(adapters[0].shell.base.named_modules())}
     return sorted(there, key=lambda path: order.get(path, len(order)))
 
 
@@ -161,14 +119,14 @@ def _as_lora(adapters: Sequence[Adapter], cuts: Mapping[str, Factors]) -> tuple[
     ranks = {path: factors.rank for path, factors in cuts.items()}
     method = _own(adapters, ranks) or _scaled_by_one(adapters, ranks)
     return method, {
-        path: {"lora_A": _narrow(factors.a), "lora_B": _narrow(factors.b / method.scale(factors.rank))}
+        path: {"lora_A": _narrow(factors.a), "lora_B": _narrow(factors.b, method.scale(factors.rank))}
         for path, factors in cuts.items()
     }
 
 
-def _narrow(tensor: Tensor) -> Tensor:
-    """As it is kept."""
-    return tensor.float().contiguous()
+def _narrow(tensor: Tensor, scale: float = 1.0) -> Tensor:
+    """As it is kept, in memory of its own; `scale` is the factor that its layer will have."""
+    return (tensor if scale == 1.0 else tensor / scale).to(torch.float32, memory_format=torch.contiguous_format)
 
 
 def _own(adapters: Sequence[Adapter], ranks: Mapping[str, int]) -> LoRA | None:
