@@ -9,17 +9,13 @@ adapter's, so the arithmetic of a method exists once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-
-
-def as_it_is(inner: Tensor) -> Tensor:
-    """No dropout."""
-    return inner
 
 
 @dataclass(slots=True)
@@ -31,21 +27,16 @@ class Own:
             `*shape`, so LoRA's `lora_B` is (R, d_out) here.
         scale: of the change; (B, 1, 1) where rows differ.
         options: what the layers of one stack have in common, such as the activation.
-        dropout: applied to what the layer says; a resident adapter has none.
+        dropout: the share of values that is dropped now; a resident adapter drops none.
     """
 
     tensors: Mapping[str, Tensor]
     scale: float | Tensor = 1.0
     options: tuple[Any, ...] = ()
-    dropout: Callable[[Tensor], Tensor] = as_it_is
+    dropout: float = 0.0
 
     def __getitem__(self, name: str) -> Tensor:
         return self.tensors[name]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The type in which the layer computes."""
-        return next(iter(self.tensors.values())).dtype
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:
@@ -56,9 +47,11 @@ def product(left: Tensor, right: Tensor) -> Tensor:
 def add_product(y: Tensor, left: Tensor, right: Tensor, scale: float | Tensor = 1.0) -> Tensor:
     """y + scale · left right, written into y where nobody can tell.
 
+    With a graph it is one operation, and the factor falls on the small gradients: no change of y's size is made.
+
     Args:
         y: (B, T, N), the fresh output of a module.
-        left: (B, T, K).
+        left: (B, T, K), in whose type the product is made.
         right: (K, N), or (B, K, N).
         scale: a number, or (B, 1, 1).
 
@@ -66,12 +59,18 @@ def add_product(y: Tensor, left: Tensor, right: Tensor, scale: float | Tensor = 
         (B, T, N) in the type of y.
     """
     if isinstance(scale, Tensor):
-        left, scale = (left * scale).to(right.dtype), 1.0
-    graph = torch.is_grad_enabled() and (y.requires_grad or left.requires_grad or right.requires_grad)
-    if graph or not y.dtype == left.dtype == right.dtype or y.dim() != 3 or not y.is_contiguous():
+        left, scale = (left * scale).to(left.dtype), 1.0
+    right = right.to(left.dtype)
+    if y.dtype != left.dtype or (right.dim() == 3 and y.dim() != 3):
         change = product(left, right)
-        return y + (change if isinstance(scale, float) and scale == 1.0 else change * scale).to(y.dtype)
+        return y + (change if scale == 1.0 else change * scale).to(y.dtype)
+    graph = torch.is_grad_enabled() and (y.requires_grad or left.requires_grad or right.requires_grad)
+    in_place = not graph and y.dim() == 3 and y.is_contiguous()
     if right.dim() == 3:
-        return y.baddbmm_(left, right, alpha=scale)
-    y.view(-1, y.shape[-1]).addmm_(left.reshape(-1, left.shape[-1]), right, alpha=scale)
+        add = y.baddbmm_ if in_place else functools.partial(torch.baddbmm, y)
+        return add(left, right, alpha=scale)
+    flat, rows = y.reshape(-1, y.shape[-1]), left.reshape(-1, left.shape[-1])
+    if not in_place:
+        return torch.addmm(flat, rows, right, alpha=scale).view(y.shape)
+    flat.addmm_(rows, right, alpha=scale)
     return y

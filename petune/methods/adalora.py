@@ -20,11 +20,12 @@ from torch import Tensor, nn
 
 from petune.errors import ConfigError
 from petune.knobs import check, knobs
+from petune.methods import _importance
+from petune.methods._dropping import dropped_share
+from petune.methods._importance import PARTS
 from petune.methods._stacking import Own
 from petune.methods.base import AdapterLayer, Layers, Method, Progress, Site
 from petune.methods.lora import LINEAR_ROLES, LoRA, LoRALayer
-
-PARTS = ("lora_A", "lora_E", "lora_B")
 
 
 class AdaLoRALayer(AdapterLayer):
@@ -46,8 +47,8 @@ class AdaLoRALayer(AdapterLayer):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """x (..., d_in), y (..., d_out) -> (..., d_out)."""
-        own = Own({"lora_A": self.lora_A * self.lora_E, "lora_B": self.lora_B.mT}, self.scale)
-        return LoRALayer.routed(own, self.dropout(x), y)
+        tensors = {"lora_A": self.lora_A * self.lora_E, "lora_B": self.lora_B.mT}
+        return LoRALayer.routed(Own(tensors, self.scale, dropout=dropped_share(self.dropout)), x, y)
 
     def tensors(self) -> dict[str, Tensor]:
         return self.folded().tensors()
@@ -69,29 +70,9 @@ class AdaLoRALayer(AdapterLayer):
             plain.lora_B.copy_(self.lora_B[:, kept] * self.scale)
         return plain.train(self.training)
 
-    @torch.no_grad()
-    def observe(self, beta1: float, beta2: float) -> None:
-        """Updates the smoothed sensitivity and uncertainty from this step's gradients, if there are any."""
-        for part in PARTS:
-            weight = getattr(self, part)
-            sensitivity, uncertainty = self._smoothed(part)
-            if weight.grad is not None:
-                importance = (weight * weight.grad).abs()
-                sensitivity.mul_(beta1).add_(importance, alpha=1 - beta1)
-                uncertainty.mul_(beta2).add_((importance - sensitivity).abs(), alpha=1 - beta2)
-
     def scores(self) -> Tensor:
         """How much each rank matters, (R,)."""
-        a, e, b = (sensitivity * uncertainty for sensitivity, uncertainty in map(self._smoothed, PARTS))
-        return a.mean(1) + e.flatten() + b.mean(0)
-
-    def _smoothed(self, part: str) -> tuple[Tensor, Tensor]:
-        return getattr(self, f"sensitivity_{part}"), getattr(self, f"uncertainty_{part}")
-
-    def orthogonality(self) -> Tensor:
-        """‖A Aᵀ - I‖ + ‖Bᵀ B - I‖ (Frobenius), a scalar."""
-        eye = torch.eye(self.lora_A.shape[0], device=self.lora_A.device)
-        return (self.lora_A @ self.lora_A.T - eye).norm() + (self.lora_B.T @ self.lora_B - eye).norm()
+        return _importance.scores([self])[0]
 
 
 @knobs
@@ -155,8 +136,7 @@ class AdaLoRA(Method):
         """Mean orthogonality defect over the sites, weighted."""
         if not self.orthogonality or not layers:
             return None
-        defects = [cast(AdaLoRALayer, layer).orthogonality() for layer in layers.values()]
-        return torch.stack(defects).mean() * self.orthogonality
+        return _importance.defect(list(layers.values())) * self.orthogonality
 
     def budget(self, progress: Progress, sites: int) -> int:
         """Ranks that may be in use over all sites after `progress.step` steps: cubic from init_rank to rank."""
@@ -167,31 +147,16 @@ class AdaLoRA(Method):
 
     def after_step(self, layers: Layers, progress: Progress) -> None:
         """Scores every rank by this step's gradients and zeroes the lowest ones above the budget."""
-        for layer in layers.values():
-            cast(AdaLoRALayer, layer).observe(self.beta1, self.beta2)
-        self._prune(layers, progress)
-
-    @torch.no_grad()
-    def _prune(self, layers: Layers, progress: Progress) -> None:
-        pairs = [cast(AdaLoRALayer, layer) for layer in layers.values()]
-        # A rank that does nothing never takes the place of one that does.
-        scores = torch.stack([layer.scores().masked_fill(layer.lora_E.flatten() == 0, -1.0) for layer in pairs])
-        budget = self.budget(progress, len(pairs))
-        if budget >= scores.numel():
-            return
-        # A stable sort, so that ties are broken the same way on every machine and rank.
-        order = torch.sort(scores.flatten(), descending=True, stable=True).indices
-        keep = torch.zeros(scores.numel(), dtype=torch.bool, device=scores.device)
-        keep[order[:budget]] = True
-        for layer, mask in zip(pairs, keep.view_as(scores), strict=True):
-            layer.lora_E.mul_(mask.unsqueeze(1))
+        found = list(layers.values())
+        _importance.observe(found, self.beta1, self.beta2)
+        _importance.prune(found, self.budget(progress, len(found)))
 
     def folded(self, layers: Layers) -> LoRA:
         """The LoRA that the folded layers are: a rank per site, and a scale of 1.
 
         The layers are pruned to the final budget first; only those of a run that broke off are still above it.
         """
-        self._prune(layers, Progress(1, 1))
+        _importance.prune(list(layers.values()), self.budget(Progress(1, 1), len(layers)))
         ranks = {path: len(cast(AdaLoRALayer, layer).kept()) for path, layer in layers.items()}
         return LoRA(
             rank=self.rank, alpha=None, dropout=self.dropout, targets=self.targets, ranks=ranks,

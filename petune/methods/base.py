@@ -7,7 +7,7 @@ Shape letters, everywhere in petune: `B` batch, `T` tokens, `D` width, `R` rank,
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from petune.errors import ConfigError
 from petune.knobs import check, knobs
 from petune.lookup import find
-from petune.methods._stacking import Own, as_it_is
+from petune.methods._stacking import Own
 
 
 class Site(NamedTuple):
@@ -115,11 +115,11 @@ class AdapterLayer(nn.Module, ABC):
         """What is saved, by short name. Everything the layer computes with is in here."""
         return dict(self.state_dict())
 
-    def own(self, dropout: Callable[[Tensor], Tensor] | None = None) -> Own:
-        """This layer's parameters, for `routed`."""
+    def own(self, dropout: float = 0.0) -> Own:
+        """This layer's parameters, for `routed`, and the share of values that it drops now."""
         parameters = dict(self.named_parameters())
         tensors = {name: parameters[name].mT if axis == 1 else parameters[name] for name, axis in self.inner.items()}
-        return Own(tensors, self.scale, self.options, dropout or as_it_is)
+        return Own(tensors, self.scale, self.options, dropout)
 
     def delta(self) -> Tensor:
         """The weight change (d_out, d_in), only where the method is mergeable.

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from petune.knobs import check, knobs
-from petune.methods._stacking import Own, add_product, product
+from petune.methods._dropping import dropped_share, narrowed
+from petune.methods._stacking import Own, add_product
 from petune.methods.base import AdapterLayer, Method, Site
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -55,16 +56,16 @@ class BottleneckLayer(AdapterLayer):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """x (..., d_in), y (..., d_out) -> (..., d_out)."""
-        return self.routed(self.own(self.dropout), x, y)
+        return self.routed(self.own(dropped_share(self.dropout)), x, y)
 
     @staticmethod
     def routed(own: Own, x: Tensor, y: Tensor) -> Tensor:
         """x (B, T, d_in), y (B, T, d_out) -> (B, T, d_out); `down.weight` (M, d_in), `up.weight` (M, d_out)."""
         parallel, activation = own.options
-        read = (x if parallel else y).to(own.dtype)
+        inner = narrowed(x if parallel else y, own["down.weight"])
         # A padded unit has no weights: whatever its activation, nothing of it goes up.
-        inner = product(read, own["down.weight"].mT) + own["down.bias"].unsqueeze(-2)
-        inner = own.dropout(ACTIVATIONS[activation](inner))
+        inner = ACTIVATIONS[activation](inner + own["down.bias"].unsqueeze(-2).to(inner.dtype))
+        inner = F.dropout(inner, own.dropout) if own.dropout else inner
         y = add_product(y, inner, own["up.weight"], own.scale)
         return y + (own["up.bias"].unsqueeze(-2) * own.scale).to(y.dtype)
 

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from petune.knobs import check, knobs
-from petune.methods._stacking import Own, add_product, product
+from petune.methods._dropping import dropped_share, narrowed
+from petune.methods._stacking import Own, add_product
 from petune.methods.base import AdapterLayer, Method, Site
 
 LINEAR_ROLES = ("query", "key", "value", "attention_output", "ffn_input", "ffn_output")
@@ -42,13 +43,12 @@ class LoRALayer(AdapterLayer):
         """x (..., d_in), y (..., d_out) -> (..., d_out)."""
         if not self.lora_A.shape[0]:
             return y
-        return self.routed(self.own(), self.dropout(x), y)
+        return self.routed(self.own(dropped_share(self.dropout)), x, y)
 
     @staticmethod
     def routed(own: Own, x: Tensor, y: Tensor) -> Tensor:
         """x (B, T, d_in), y (B, T, d_out) -> (B, T, d_out); `lora_A` (R, d_in), `lora_B` (R, d_out) or one per row."""
-        down = product(x.to(own.dtype), own["lora_A"].mT)
-        return add_product(y, down, own["lora_B"], own.scale)
+        return add_product(y, narrowed(x, own["lora_A"], own.dropout), own["lora_B"], own.scale)
 
     def delta(self) -> Tensor:
         """s · B A, (d_out, d_in), in float32."""

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from petune.knobs import check, knobs
+from petune.methods._dropping import dropped_share
 from petune.methods._stacking import Own
 from petune.methods.base import AdapterLayer, Method, Site
 
@@ -41,12 +42,13 @@ class PrefixLayer(AdapterLayer):
 
     def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """x keys, y values, (B, H, T, K) -> (B, H, P + T, K) each."""
-        return self.routed(self.own(self.dropout), x, y)
+        return self.routed(self.own(dropped_share(self.dropout)), x, y)
 
     @staticmethod
     def routed(own: Own, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """x keys, y values, (B, H, T, K) -> (B, H, P + T, K) each. Padded positions are for the mask to hide."""
-        return _in_front(own["keys"], x), _in_front(own.dropout(own["values"]), y)
+        values = nn.functional.dropout(own["values"], own.dropout) if own.dropout else own["values"]
+        return _in_front(own["keys"], x), _in_front(values, y)
 
 
 class ReparametrisedPrefixLayer(AdapterLayer):
