@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from petune.errors import AdapterError, MergeError
 from petune.methods.base import AdapterLayer, Method, Site
+from petune.model import quantizing
 from petune.model.gate import changing
 from petune.model.shell import Shell
 from petune.model.twins import fill, remembered, twin
@@ -26,20 +27,30 @@ Undo = Callable[[], None]
 
 
 class KeptBits:
-    """The bits of parameters from before a merge."""
+    """The bits of parameters from before a merge, and the modules that it replaced."""
 
     def __init__(self) -> None:
         self._kept: list[tuple[nn.Parameter, Tensor]] = []
+        self._replaced: list[tuple[nn.Module, str, nn.Module]] = []
 
     def keep(self, parameter: nn.Parameter) -> None:
         """Notes what a parameter holds now."""
         self._kept.append((parameter, parameter.detach().clone()))
 
+    def replace(self, root: nn.Module, path: str, module: nn.Module) -> None:
+        """Puts a module in the place of another one, and notes that one."""
+        above, _, name = path.rpartition(".")
+        parent = root.get_submodule(above)
+        self._replaced.append((parent, name, getattr(parent, name)))
+        parent._modules[name] = module
+
     @torch.no_grad()
     def restore(self) -> None:
-        """Writes the noted bits back."""
+        """Writes the noted bits back, and puts the noted modules back."""
         for parameter, bits in reversed(self._kept):
             parameter.copy_(bits)
+        for parent, name, module in reversed(self._replaced):
+            parent._modules[name] = module
 
 
 class Body(ABC):
@@ -57,6 +68,10 @@ class Body(ABC):
         """Site path -> short name -> tensor, as saved."""
         return {path: layer.tensors() for path, layer in self.layers.items()}
 
+    def acts_at(self) -> tuple[str, ...]:
+        """The paths in the backbone where it acts."""
+        return tuple(site.path for site in self.sites)
+
     def fill(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Makes saved tensors the weights of a blank body; names and shapes were checked."""
         self.load(tensors)
@@ -73,11 +88,11 @@ class Body(ABC):
         """Raises MergeError where there is no weight change to merge."""
 
     @abstractmethod
-    def merge(self, base: nn.Module | None = None) -> Undo:
+    def merge(self, base: nn.Module) -> Undo:
         """Writes the adapter into the backbone; the result puts the original bits back.
 
         Args:
-            base: a copy of the backbone to write into instead.
+            base: the base model of the adapter's shell, or of a shell on a copy of the backbone.
         """
 
     def detach(self) -> None:
@@ -117,17 +132,19 @@ class Layered(Body):
             )
 
     @torch.no_grad()
-    def merge(self, base: nn.Module | None = None) -> Undo:
+    def merge(self, base: nn.Module) -> Undo:
         kept = KeptBits()
         try:
+            quantizing.dequantize(base, kept)  # a packed weight has no room for a change
             for site in self.sites:
-                module = site.output if base is None else base.get_submodule(site.path)
-                weight: nn.Parameter = module.weight  # type: ignore[assignment]
-                kept.keep(weight)
+                here = site._replace(output=base.get_submodule(site.path))
+                weight: nn.Parameter = here.output.weight  # type: ignore[assignment]
+                if here.output is site.output:
+                    kept.keep(weight)
                 change = self.layers[site.path].delta().to(weight.device)
                 # The sum is made in float32 (or wider) and rounded once.
                 wide = weight.double() if weight.dtype == torch.float64 else weight.float()
-                weight.copy_((wide + (change.T if site.transposed else change)).to(weight.dtype))
+                weight.copy_((wide + (change.T if here.transposed else change)).to(weight.dtype))
         except BaseException:
             kept.restore()
             raise
@@ -148,6 +165,9 @@ class Injected(Body):
             holder.register_parameter(f"p{index}", parameter)
         return holder
 
+    def acts_at(self) -> tuple[str, ...]:
+        return tuple(self.injected.sites)
+
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         return {"": dict(self.injected.tensors())}
 
@@ -158,7 +178,7 @@ class Injected(Body):
         # Patterns and defaults have become names: what is saved says exactly which modules were replaced.
         return self.injected.method, self
 
-    def merge(self, base: nn.Module | None = None) -> Undo:
+    def merge(self, base: nn.Module) -> Undo:
         self.injected.merge()
         return self.injected.unmerge  # type: ignore[no-any-return]
 
@@ -190,9 +210,18 @@ class Private(Body):
             fix="Use save(folder): it writes a plain transformers folder.",
         )
 
-    def merge(self, base: nn.Module | None = None) -> Undo:
+    def merge(self, base: nn.Module) -> Undo:
         self.refuse_merge()
         raise AssertionError("refuse_merge did not refuse")
+
+
+def refuse_private(name: str, method: Method | type[Method]) -> None:
+    """Raises AdapterError for a full fine-tuning, which can be no resident of a shared backbone."""
+    if method.residence == "private":
+        raise AdapterError(
+            f"{name!r} is a full fine-tuning: a whole model, no resident of a shared backbone.",
+            fix="Save it, if it is in memory only, and load its folder with Tuner.load or with transformers.",
+        )
 
 
 def refuse_replaced(backbone: nn.Module) -> None:
@@ -211,6 +240,8 @@ def body_for(method: Method, shell: Shell, *, blank: bool = False) -> Body:
     Args:
         blank: the layers are to be filled with saved weights.
     """
+    if shell.backbone.quantized:
+        shell.backbone.check(method)
     if method.residence == "private":
         return Private(shell.base)
     refuse_replaced(shell.backbone.model)

@@ -21,6 +21,7 @@ from petune.model.heads import head_of
 from petune.model.learner import Learner
 from petune.model.routing import Group, entered
 from petune.model.running import backbone_output
+from petune.model.trunk import States, passing
 from petune.tasks.base import IGNORE
 
 
@@ -79,12 +80,17 @@ def _alike(learners: Sequence[Learner], inputs: Sequence[Mapping[str, Tensor]]) 
     return found.values()
 
 
-def logits_together(learners: Sequence[Learner], inputs: Sequence[Mapping[str, Tensor]]) -> list[Answer]:
+def logits_together(
+    learners: Sequence[Learner],
+    inputs: Sequence[Mapping[str, Tensor]],
+    states: Sequence[States | None],
+) -> list[Answer]:
     """The logits of every learner on its own batch, from a single forward of the backbone.
 
     Args:
         learners: on one bank, where their adapters are resident; `forwards` says which can share.
         inputs: a batch for each.
+        states: what the trunk, which they share, makes of each batch, where that is known.
 
     Raises:
         RouteError: a site that cannot tell rows apart (DeBERTa's relative positions).
@@ -93,7 +99,9 @@ def logits_together(learners: Sequence[Learner], inputs: Sequence[Mapping[str, T
     order = sorted(
         range(len(learners)), key=lambda index: (repr(learners[index].method), len(inputs[index]["input_ids"]))
     )
-    made = _one_forward(learners[0].bank, [Part(learners[index].adapter, inputs[index]) for index in order])
+    known = [states[index] for index in order]
+    with passing(learners[0].trunk, stacked_states([state for state in known if state is not None], len(order))):
+        made = _one_forward(learners[0].bank, [Part(learners[index].adapter, inputs[index]) for index in order])
     answers = dict(zip(order, made, strict=True))
     return [answers[index] for index in range(len(learners))]
 
@@ -122,6 +130,17 @@ def stacked(parts: Sequence[Part]) -> dict[str, Tensor]:
         length = max(part.inputs[name].shape[1] for part in parts)
         made[name] = torch.cat([_padded(part.inputs[name], length, _filler(name, part.adapter)) for part in parts])
     return made
+
+
+def stacked_states(states: Sequence[States], count: int) -> States | None:
+    """What the trunk makes of the one batch, (B, T, D); None unless it is known of all `count` parts."""
+    if len(states) < count:
+        return None
+    made = []
+    for column in zip(*states, strict=True):
+        length = max(state.shape[1] for state in column)
+        made.append(torch.cat([F.pad(state, (0, 0, 0, length - state.shape[1])) for state in column]))
+    return tuple(made)
 
 
 def _padded(tensor: Tensor, length: int, value: int) -> Tensor:

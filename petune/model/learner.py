@@ -6,9 +6,9 @@ Accelerate may wrap it (DDP, autocast): the backbone is no submodule of it, so i
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,8 @@ from petune.model.adapter import Adapter
 from petune.model.bank import Bank
 from petune.model.modes import modes_kept
 from petune.model.routing import checkpoint_contexts, entered
+from petune.model.trunk import States, Trunk, passing, trunk_of
+from petune.model.unpadding import leaving_out, unpadded
 
 
 class Learner(nn.Module):
@@ -58,14 +60,36 @@ class Learner(nn.Module):
         yield from self.__dict__["adapter"].shell.backbone.model.parameters()
         yield from self.parameters()
 
-    def forward(self, **inputs: Any) -> Tensor:
-        """The logits of the adapter's shell on this batch."""
+    def forward(self, trunk_states: States | None = None, **inputs: Any) -> Tensor:
+        """The logits of the adapter's shell on this batch.
+
+        Args:
+            trunk_states: what the trunk makes of it, if that is known; the trunk must be listening then.
+        """
         bank, adapter = self.__dict__["bank"], self.__dict__["adapter"]
         # A private copy has no resident; anything else must be one, or its layers would be passed over silently.
         frame = bank.frame(adapter.name) if adapter.method.residence != "private" else None
-        with entered(frame):
+        with entered(frame), passing(self.trunk, trunk_states), leaving_out(self, inputs):
             logits: Tensor = adapter.shell.model(**adapter.shell.inputs(inputs)).logits
         return logits
+
+    @functools.cached_property
+    def trunk(self) -> Trunk | None:
+        """The blocks below the lowest adapter, all for a head alone; None: there are none, or nobody can tell them apart.
+
+        Learners that share forwards share it as well, so it may be set to that of another.
+        """
+        if self.method.residence == "private":
+            return None
+        blocks, lowest = self._blocks(), self.lowest_block
+        return trunk_of(blocks, len(blocks) if lowest is None else lowest, self.adapter.shell.backbone.model_type)
+
+    def trunk_states(self, inputs: Mapping[str, Tensor]) -> States:
+        """What the trunk, which must be listening, makes of a batch, (B, T, D) of each stack; nothing above it runs."""
+        assert self.trunk is not None
+        shell = self.adapter.shell
+        with entered(None):
+            return self.trunk.catch(lambda: shell.model(**shell.inputs(inputs)))
 
     def place(self, device: torch.device | str) -> None:
         """Moves backbone, adapter and head."""
@@ -75,14 +99,24 @@ class Learner(nn.Module):
         self.to(device)
 
     @contextmanager
-    def fitting(self, *, backbone_dropout: bool = True, gradient_checkpointing: bool = False) -> Iterator[None]:
+    def fitting(
+        self,
+        *,
+        backbone_dropout: bool = True,
+        gradient_checkpointing: bool = False,
+        padding_free: bool | Literal["auto"] = False,
+    ) -> Iterator[None]:
         """Freezes the backbone and sets the modes of its blocks; every flag is as before when it ends.
 
         Blocks below the lowest adapter run in eval mode. Blocks at or above it use the backbone's own dropout, unless
         `backbone_dropout` is False.
 
+        Args:
+            padding_free: as `petune.model.unpadding.unpadded` takes it.
+
         Raises:
             BackboneError: gradient checkpointing where the architecture has none.
+            ConfigError: `padding_free` True where it cannot be.
         """
         adapter: Adapter = self.__dict__["adapter"]
         base = adapter.shell.base
@@ -97,11 +131,11 @@ class Learner(nn.Module):
             p.requires_grad_(False)
         for p in self.parameters():
             p.requires_grad_(p.is_floating_point())
-        live = [module for _, module in self._live_blocks()]
+        live = self.live_blocks()
         self.__dict__["_train_base"] = lambda on: _set_modes(base, live, on, backbone_dropout)
         undo = _checkpointing(base, live) if gradient_checkpointing else (lambda: None)
         try:
-            with modes_kept(self, *adapter.modules()):
+            with modes_kept(self, *adapter.modules()), unpadded(self, padding_free):
                 self.mode(True)
                 yield
         finally:
@@ -123,19 +157,24 @@ class Learner(nn.Module):
         # Last, because in full fine-tuning the backbone is a part of this module.
         self.__dict__["_train_base"](training)
 
-    @property
+    @functools.cached_property
     def lowest_block(self) -> int | None:
-        """The index of the lowest adapted block; None: the adapter acts in no block."""
-        sites = self.__dict__["adapter"].body.sites
-        return max(0, min(site.block for site in sites)) if sites else None
+        """The index of the lowest adapted block, 0 where an adapter acts before the blocks; None: it acts nowhere."""
+        inside = [f"{path}." for path, _ in self._blocks()]
+        acting = [f"{path}." for path in self.adapter.body.acts_at()]
+        found = (next((i for i, block in enumerate(inside) if path.startswith(block)), 0) for path in acting)
+        return min(found, default=None)
 
-    def _live_blocks(self) -> list[tuple[str, nn.Module]]:
+    def _blocks(self) -> list[tuple[str, nn.Module]]:
+        """(path, block) of the backbone; all of it is one block where the architecture is not in the table."""
+        shell = self.adapter.shell
+        return shell.backbone.blocks(shell.base) or [("", shell.base)]
+
+    def live_blocks(self) -> list[nn.Module]:
         """The blocks at or above the lowest adapter: those through which gradients flow."""
-        adapter: Adapter = self.__dict__["adapter"]
-        blocks = adapter.shell.backbone.blocks(adapter.shell.base) or [("", adapter.shell.base)]
-        if adapter.method.residence != "shared":
-            return [("", adapter.shell.base)]
-        return [] if self.lowest_block is None else blocks[self.lowest_block :]
+        if self.method.residence == "private":
+            return [self.adapter.shell.base]
+        return [] if self.lowest_block is None else [block for _, block in self._blocks()[self.lowest_block :]]
 
     def state(self) -> dict[str, Tensor]:
         """Clones of every parameter and buffer that training changes."""

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from petune.config import TrainConfig
 from petune.data.batching import plan_epoch
+from petune.model.trunk import States
 from petune.tasks.base import Example, Task
+
+if TYPE_CHECKING:
+    from petune.training.trunk_cache import TrunkCache
+
+Name = TypeVar("Name", str, int)
 
 
 class MicroBatch(NamedTuple):
@@ -21,6 +27,8 @@ class MicroBatch(NamedTuple):
     labels: Tensor
     last: bool
     """Whether the optimizer step follows, so gradients are exchanged and the penalty is added."""
+    trunk_states: States | None = None
+    """What the trunk makes of it, where that is known."""
 
 
 class PlannedStep(NamedTuple):
@@ -92,7 +100,13 @@ class Course:
 
 
 def micro_batches(
-    step: PlannedStep, task: Task, tokenizer: Any, examples: Sequence[Example], rank: int, device: torch.device
+    step: PlannedStep,
+    task: Task,
+    tokenizer: Any,
+    examples: Sequence[Example],
+    rank: int,
+    device: torch.device,
+    cache: TrunkCache | None = None,
 ) -> Iterator[MicroBatch]:
     """This process's share of a step, collated and on its way to the device."""
     for index, ranks in enumerate(step.micro):
@@ -100,10 +114,16 @@ def micro_batches(
         assert batch.labels is not None  # the loop was given labelled rows
         moved = on_device({**batch.inputs, " labels": batch.labels}, device)
         labels = moved.pop(" labels")
-        yield MicroBatch(moved, labels, last=index + 1 == len(step.micro))
+        yield MicroBatch(moved, labels, index + 1 == len(step.micro), states_on_device(cache, batch.inputs, device))
 
 
-def on_device(tensors: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+def states_on_device(cache: TrunkCache | None, inputs: Mapping[str, Tensor], device: torch.device) -> States | None:
+    """What the trunk makes of a batch, which is on the CPU, where that is known."""
+    states = cache.states(inputs) if cache is not None else None
+    return None if states is None else tuple(on_device(dict(enumerate(states)), device).values())
+
+
+def on_device(tensors: Mapping[Name, Tensor], device: torch.device) -> dict[Name, Tensor]:
     """Copies to the device; on CUDA from pinned memory, so that the copy overlaps with computing."""
     if device.type != "cuda":
         return {name: tensor.to(device) for name, tensor in tensors.items()}

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from petune.data.batching import ordered_batches
 from petune.tasks.base import Example, Task
-from petune.training.batches import length_of, on_device
+from petune.training.batches import length_of, on_device, states_on_device
 from petune.training.report import EvalReport
+from petune.training.trunk_cache import TrunkCache
 
 
 def evaluate(
@@ -23,6 +24,7 @@ def evaluate(
     metrics: Sequence[Any],
     batch_size: int,
     device: torch.device | None = None,
+    cache: TrunkCache | None = None,
 ) -> EvalReport:
     """The figures of labelled rows: `loss` and each metric.
 
@@ -32,10 +34,11 @@ def evaluate(
     Args:
         metrics: names, `evaluate` objects or functions, as in `TrainConfig.metrics`.
         device: None: where the learner's parameters are.
+        cache: what the trunk makes of these rows, where that is known.
     """
     from petune.metrics.base import compute, per_class  # imports evaluate, which takes seconds; predict needs it not
 
-    logits, loss = _forward_all(learner, task, tokenizer, examples, batch_size, device or device_of(learner))
+    logits, loss = _forward_all(learner, task, tokenizer, examples, batch_size, device or device_of(learner), cache)
     answers, references = task.answers(logits, examples), task.references(examples)
     figures = compute(metrics, answers, references, task.labels)
     items = sum(task.count(example) for example in examples)
@@ -55,7 +58,7 @@ def logits_of(
 
     Rows of similar length share a batch. Dropout is off; the mode from before is restored, also after an error.
     """
-    return _forward_all(learner, task, tokenizer, examples, batch_size, device or device_of(learner))[0]
+    return _forward_all(learner, task, tokenizer, examples, batch_size, device or device_of(learner), None)[0]
 
 
 def device_of(learner: nn.Module) -> torch.device:
@@ -65,7 +68,13 @@ def device_of(learner: nn.Module) -> torch.device:
 
 
 def _forward_all(
-    learner: Any, task: Task, tokenizer: Any, examples: Sequence[Example], batch_size: int, device: torch.device
+    learner: Any,
+    task: Task,
+    tokenizer: Any,
+    examples: Sequence[Example],
+    batch_size: int,
+    device: torch.device,
+    cache: TrunkCache | None,
 ) -> tuple[list[np.ndarray], float]:
     """The logits of every row, and the sum of the losses of those that carry labels."""
     logits: list[Any] = [None] * len(examples)
@@ -78,7 +87,9 @@ def _forward_all(
             for rows in ordered_batches([length_of(example) for example in examples], batch_size):
                 some = [examples[row] for row in rows]
                 batch = task.collate(some, tokenizer)
-                given = learner(**on_device(batch.inputs, device)).float()
+                states = states_on_device(cache, batch.inputs, device)
+                known = {} if states is None else {"trunk_states": states}
+                given = learner(**on_device(batch.inputs, device), **known).float()
                 if batch.labels is not None:
                     losses.append(task.loss(given, batch.labels.to(device)))
                 for row, piece in zip(rows, task.split(given, some), strict=True):

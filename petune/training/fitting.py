@@ -14,7 +14,7 @@ from petune.model.adapter import Adapter
 from petune.model.backbone import Backbone
 from petune.model.bank import Bank
 from petune.model.learner import Learner
-from petune.storage.packing import facts_of, fingerprint
+from petune.storage.packing import facts_of, fingerprint, identity
 from petune.tasks.base import Task
 from petune.training import loop
 from petune.training.plan import Plan, make_plan
@@ -69,7 +69,7 @@ def fit(
         reside(bank, adapter)
         report = loop.train(
             Learner(bank, adapter), data.task, tokenizer, data.train, data.evaluation, config,
-            resume=resume, callbacks=callbacks, identity={"backbone": fingerprint(backbone)},
+            resume=resume, callbacks=callbacks, identity={"backbone": identity(backbone)},
         )  # fmt: skip
     except TrainingError:
         keep(Fitted(_settle(bank, adapter, data, config, None), None))
@@ -86,8 +86,10 @@ def fit(
     keep(Fitted(_settle(bank, adapter, data, config, report), report))
 
 
-def plan(bank: Bank, task: Task, method: Method, tokenizer: Any, data: Any, config: TrainConfig) -> Plan:
-    """What a fit would do, and with `data` for how many steps of which length.
+def plan(
+    bank: Bank, task: Task, method: Method, tokenizer: Any, data: Any, config: TrainConfig, *, timed: bool = False
+) -> Plan:
+    """What a fit would do, and with `data` for how many steps of which length; `timed`: and how long they would take.
 
     Raises:
         DataError: as `fit`.
@@ -103,11 +105,10 @@ def plan(bank: Bank, task: Task, method: Method, tokenizer: Any, data: Any, conf
             fix="Call plan before fit, or on a new Tuner with a backbone of its own.",
         )
     backbone = bank.backbone
-    lengths: list[int] = []
-    if data is not None:
-        prepared = prepare(task, data, None, tokenizer, backbone.positions, config.seed)
-        task, lengths = prepared.task, [len(example["input_ids"]) for example in prepared.train]
-    return make_plan(backbone, method, task, config, lengths)
+    if data is None:
+        return make_plan(backbone, method, task, config)
+    prepared = prepare(task, data, None, tokenizer, backbone.positions, config.seed)
+    return make_plan(backbone, method, prepared.task, config, prepared.train, tokenizer, timed=timed)
 
 
 def reside(bank: Bank, adapter: Adapter) -> None:

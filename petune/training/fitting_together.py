@@ -16,7 +16,7 @@ from petune.model.adapter import Adapter
 from petune.model.backbone import Backbone
 from petune.model.bank import Bank
 from petune.model.learner import Learner
-from petune.storage.packing import fingerprint
+from petune.storage.packing import fingerprint, identity
 from petune.tasks.base import Task
 from petune.training.fitting import Fitted, fresh, settled
 from petune.training.loop import train_together
@@ -146,7 +146,7 @@ def _trainees(fits: Sequence[Fit], data: Sequence[Prepared], learners: Sequence[
     return [
         Trainee(
             learner, rows.task, one.tokenizer, rows.train, rows.evaluation, one.config, tuple(one.callbacks),
-            {"backbone": fingerprint(one.backbone)}, said, one.label,
+            {"backbone": identity(one.backbone)}, said, one.label,
         )
         for one, rows, learner in zip(fits, data, learners, strict=True)
     ]  # fmt: skip
@@ -184,6 +184,7 @@ def _moved(first: Backbone, first_label: str, other: Backbone, label: str) -> Ba
     for what, of_first, of_other in (
         ("their architecture", first.model_type, other.model_type),
         ("precision", first.dtype, other.dtype),
+        ("quantisation", first.quantized, other.quantized),
         ("device", first.device, other.device),
         ("the pad piece", first.pad_token_id, other.pad_token_id),
         ("their weights", fingerprint(first), fingerprint(other)),

@@ -126,8 +126,9 @@ class Ledger:
 class Stopwatch:
     """Seconds of a run, with and without the breaks for evaluations and checkpoints; goes on after a resume."""
 
-    def __init__(self) -> None:
-        self._began, self._earlier, self._breaks = time.perf_counter(), 0.0, 0.0
+    def __init__(self, before: float = 0.0) -> None:
+        """`before`: seconds that were spent on this run already."""
+        self._began, self._earlier, self._breaks = time.perf_counter(), before, 0.0
 
     @property
     def seconds(self) -> float:

@@ -24,6 +24,7 @@ from petune.model.joint import forwards, logits_together
 from petune.tasks.base import Example, Task
 from petune.training.accelerating import accelerating, prepared
 from petune.training.batches import MicroBatch
+from petune.training.caching import Caches
 from petune.training.callbacks import Callback
 from petune.training.conclusion import conclude
 from petune.training.memory import MemoryMeter, bytes_of
@@ -86,13 +87,15 @@ def train_together(
         for trainee in trainees:
             trainee.learner.place(accelerator.device)
         wrapped = [stack.enter_context(_fitting(trainee, accelerator)) for trainee in trainees]
+        caches = Caches(accelerator, stack)
+        kept = [caches.for_trainee(trainee) for trainee in trainees]
         set_seed(config.seed, device_specific=True)
         weights = bytes_of(tensor for trainee in trainees for tensor in trainee.learner.weights())
         meter = MemoryMeter(accelerator.device, weights)
         runs = [
-            Run(trainee, known, accelerator, meter, *pair, watching)
-            for trainee, known, pair, watching in zip(
-                trainees, checked, wrapped, watchers(trainees, meter), strict=True
+            Run(trainee, known, accelerator, meter, *pair, watching, caching)
+            for trainee, known, pair, watching, caching in zip(
+                trainees, checked, wrapped, watchers(trainees, meter), kept, strict=True
             )
         ]
         go_on(runs, resume)
@@ -169,9 +172,14 @@ def _forwards(runs: Sequence[Run], batches: Sequence[MicroBatch]) -> list[list[i
 def _logits(runs: Sequence[Run], batches: Sequence[MicroBatch]) -> list[Tensor]:
     """The logits of each run's batch, from one forward."""
     if len(runs) == 1:
-        return [runs[0].model(**batches[0].inputs)]
+        known = {} if batches[0].trunk_states is None else {"trunk_states": batches[0].trunk_states}
+        return [runs[0].model(**batches[0].inputs, **known)]
     with runs[0].accelerator.autocast():
-        answers = logits_together([run.learner for run in runs], [batch.inputs for batch in batches])
+        answers = logits_together(
+            [run.learner for run in runs],
+            [batch.inputs for batch in batches],
+            [batch.trunk_states for batch in batches],
+        )
     for run, answer in zip(runs, answers, strict=True):
         run.positions_here += answer.added
     return [_cut(answer.logits, batch.labels) for answer, batch in zip(answers, batches, strict=True)]

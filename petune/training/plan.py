@@ -1,11 +1,12 @@
-"""The plan: what a fit would do, before any training."""
+"""The plan: what a fit would do and take, before any training."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import psutil  # type: ignore[import-untyped]
 import torch
 from torch import Tensor
 
@@ -16,15 +17,21 @@ from petune.model.adapter import Adapter
 from petune.model.backbone import Backbone
 from petune.model.bank import Bank
 from petune.model.learner import Learner
+from petune.model.modes import evaluating
 from petune.model.probe import probe_inputs
-from petune.tasks.base import Task
+from petune.tasks.base import Example, Task
+from petune.training.batches import Course, length_of
+from petune.training.cacheable import UnfitError, refuse
+from petune.training.caching import SHARE_OF_MEMORY
 from petune.training.memory import MEGABYTE, bytes_of
+from petune.training.tables import cell, html_table, text_table
+from petune.training.timing import time_run
 
 ASSUMED = 128
 """Tokens per row where no data were given."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """What a fit would do.
 
@@ -36,8 +43,12 @@ class Plan:
         rows, tokens_per_row: of the data, if any was given: the longest row; else the assumed length.
         steps: optimizer steps of the whole fit; 0 without data.
         peak_memory_megabytes: estimated, of what the report's `peak_memory_megabytes` measures: all weights, and for
-            what learns gradients, optimizer state and the copy that is kept; and the saved activations of one forward.
-            What an allocator holds back comes on top; on a CPU that can be much.
+            what learns gradients, optimizer state and the copy that is kept; the saved activations of one forward; and
+            what is held of the trunk's output. What an allocator holds back comes on top; on a CPU that can be much.
+        epochs: of the fit.
+        seconds_per_epoch: expected, the mean over the epochs, evaluations left out; None where no step was timed.
+        seconds_first_epoch: expected, of the first, in which the trunk's output is computed if it is kept.
+        cache_megabytes: of the trunk's output for all rows, in memory or beyond; 0 where nothing is kept.
 
     Example:
         >>> plan = Plan(("a",), 10, 2, 90, 0, 128, 0, 1.0)
@@ -53,6 +64,15 @@ class Plan:
     tokens_per_row: int
     steps: int
     peak_memory_megabytes: float
+    epochs: int = 1
+    seconds_per_epoch: float | None = None
+    seconds_first_epoch: float | None = None
+    cache_megabytes: float = 0.0
+
+    @property
+    def seconds(self) -> float | None:
+        """Of the whole fit, evaluations left out."""
+        return None if self.seconds_per_epoch is None else self.seconds_per_epoch * self.epochs
 
     @property
     def trainable_share(self) -> float:
@@ -62,50 +82,140 @@ class Plan:
     def __str__(self) -> str:
         listed = ", ".join(self.sites[:3]) + (f", ... ({len(self.sites)} in all)" if len(self.sites) > 3 else "")
         data = f"{self.rows:,} rows, {self.steps:,} steps; " if self.rows else ""
+        timed = "" if self.seconds is None else f"; about {duration(self.seconds)} in all"
         return (
             f"{self.trainable_parameters:,} trainable parameters ({self.trainable_share:.2%}), "
             f"{self.head_parameters:,} of them in the head; sites: {listed or 'none'}; {data}"
-            f"estimated peak memory {self.peak_memory_megabytes:,.0f} MB at {self.tokens_per_row} tokens a row"
+            f"estimated peak memory {self.peak_memory_megabytes:,.0f} MB at {self.tokens_per_row} tokens a row{timed}"
         )
 
+    def _table(self) -> tuple[list[str], list[list[Any]]]:
+        """What is known, one row each."""
+        rows: list[list[Any]] = [
+            ["trainable parameters", f"{self.trainable_parameters:,} ({self.trainable_share:.2%})"],
+            ["of them in the head", self.head_parameters],
+            ["sites", len(self.sites)],
+            ["peak memory", f"{self.peak_memory_megabytes:,.0f} MB"],
+        ]
+        if self.rows:
+            rows += [["rows", self.rows], ["steps", self.steps]]
+        if self.seconds is not None and self.seconds_per_epoch is not None:
+            rows += [["an epoch", duration(self.seconds_per_epoch)], [f"{self.epochs} epochs", duration(self.seconds)]]
+        if self.cache_megabytes:
+            rows.append(["kept of the trunk", f"{self.cache_megabytes:,.1f} MB"])
+        return ["plan", ""], [[name, cell(value)] for name, value in rows]
 
-def make_plan(backbone: Backbone, method: Method, task: Task, config: TrainConfig, lengths: Sequence[int] = ()) -> Plan:
-    """Builds a throwaway adapter, counts, and takes it out again; random numbers and flags are as before.
+    def __repr__(self) -> str:
+        return text_table(*self._table())
+
+    def _repr_html_(self) -> str:
+        return html_table(*self._table())
+
+
+def duration(seconds: float) -> str:
+    """A length of time as one says it.
+
+    Example:
+        >>> duration(0.42), duration(75), duration(8000)
+        ('0.4 s', '75 s', '2.2 h')
+    """
+    if seconds < 120:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def make_plan(
+    backbone: Backbone,
+    method: Method,
+    task: Task,
+    config: TrainConfig,
+    examples: Sequence[Example] = (),
+    tokenizer: Any = None,
+    *,
+    timed: bool = False,
+) -> Plan:
+    """Builds a throwaway adapter, counts, times if asked to, and takes it out again.
+
+    Random numbers, weights and flags are as before.
 
     Args:
         task: learnt, or not yet: then two classes are assumed.
-        lengths: pieces per row of the data; the longest row decides the memory.
+        examples: the encoded training rows; the longest decides the memory.
+        timed: whether to take a few steps of the real data with the throwaway adapter.
     """
+    config = replace(config, batch_size=config.rows)
     with torch.random.fork_rng(devices=[]):
         adapter = Adapter.make(backbone, "petune plan", method, _with_labels(task))
-    bank = Bank(backbone)
+    bank, device = Bank(backbone), backbone.device
     if method.residence != "private":
         bank.add(adapter)
     try:
         learner = Learner(bank, adapter)
+        lengths = [length_of(example) for example in examples]
         tokens = max(lengths, default=min(task.max_length or ASSUMED, backbone.positions or ASSUMED))
-        rows_per_step = config.batch_size * config.gradient_accumulation_steps
-        trained = [p for p in learner.parameters() if p.is_floating_point()]
-        head = sum(p.numel() for p in adapter.shell.head().values())
+        trained = sum(p.numel() for p in learner.parameters() if p.is_floating_point())
         frozen = sum(p.numel() for p in backbone.model.parameters())
-        in_copy = frozen if method.residence == "private" else 0
-        # Of all that learns: the gradient, AdamW's two moments or SGD's one, and the last good state.
-        copies = 1 + (2 if config.optimizer == "adamw" else int(config.momentum > 0)) + 1
-        weights, learning = bytes_of(learner.weights()), bytes_of(trained) * copies
-        activations = _saved_bytes(learner, config, tokens) * config.batch_size
+        kept = _kept_bytes_of_trunk(learner, config, sum(lengths))
+        memory = _peak_bytes(learner, config, tokens) + min(kept, _room_for_states(config))
+        timing = None
+        if timed and examples:
+            timing = time_run(learner, task, tokenizer, examples, config, trunk_kept=kept > 0)
         return Plan(
             tuple(site.path for site in adapter.body.sites),
-            sum(p.numel() for p in trained),
-            head,
-            frozen - in_copy,
+            trained,
+            sum(p.numel() for p in adapter.shell.head().values()),
+            frozen - (frozen if method.residence == "private" else 0),
             len(lengths),
             tokens,
-            -(-len(lengths) // rows_per_step) * config.epochs if lengths else 0,
-            (weights + learning + activations) / MEGABYTE,
+            Course(task, examples, config).total if examples else 0,
+            memory / MEGABYTE,
+            config.epochs,
+            timing.mean(config.epochs) if timing else None,
+            timing.first if timing else None,
+            kept / MEGABYTE,
         )
     finally:
         if adapter.name in bank.residents:
             bank.remove(adapter.name)
+        if backbone.device != device:
+            backbone.model.to(device)
+
+
+def _kept_bytes_of_trunk(learner: Learner, config: TrainConfig, pieces: int) -> float:
+    """What the cache of the trunk's output takes; 0 where nothing is kept."""
+    try:
+        refuse(learner, config)
+    except UnfitError:
+        return 0.0
+    if config.cache_trunk is False:
+        return 0.0
+    needed = _trunk_bytes(learner) * pieces
+    fits = config.cache_trunk is True or config.cache_dir is not None or needed <= _room_for_states(config)
+    return needed if fits else 0.0
+
+
+def _room_for_states(config: TrainConfig) -> float:
+    """Bytes of the trunk's output that are held in memory before the rest goes to a file."""
+    return psutil.virtual_memory().available / SHARE_OF_MEMORY if config.cache_bytes is None else config.cache_bytes
+
+
+def _peak_bytes(learner: Learner, config: TrainConfig, tokens: int) -> float:
+    """Weights, what learning adds to them, and the activations of one forward."""
+    trained = [p for p in learner.parameters() if p.is_floating_point()]
+    # Of all that learns: the gradient, AdamW's two moments or SGD's one, and the last good state.
+    copies = 1 + (2 if config.optimizer == "adamw" else int(config.momentum > 0)) + 1
+    rows = config.rows if config.max_tokens is None else min(config.rows, max(1, config.max_tokens // tokens))
+    activations = _saved_bytes(learner, config, tokens) * rows
+    return bytes_of(learner.weights()) + bytes_of(trained) * copies + activations
+
+
+def _trunk_bytes(learner: Learner) -> float:
+    """What is kept of the trunk's output, per token."""
+    assert learner.trunk is not None
+    inputs = probe_inputs(learner.adapter.shell.backbone)
+    with evaluating(*learner.adapter.modules()), learner.trunk.listening():
+        states = learner.trunk_states(inputs)
+    return sum(state.nbytes for state in states) / inputs["input_ids"].numel()
 
 
 @dataclass(frozen=True)

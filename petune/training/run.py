@@ -14,6 +14,8 @@ from torch import Tensor
 
 from petune.errors import TrainingError
 from petune.training.batches import Course, MicroBatch, PlannedStep, length_of, micro_batches
+from petune.training.cacheable import evaluates_alike
+from petune.training.caching import NO_CACHE, Caching
 from petune.training.callbacks import Callback, Row, RunStart
 from petune.training.evaluation import evaluate
 from petune.training.ledger import DivergedError, Ledger, Stopwatch, require_finite
@@ -31,6 +33,7 @@ class Run:
         meter: of the whole process.
         model, optimizer: as Accelerate prepared them.
         own: what petune itself watches with; all watchers are called on the main process only.
+        caching: what the trunk makes of the rows, where that is kept.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class Run:
         model: Any,
         optimizer: Any,
         own: Sequence[Callback] = (),
+        caching: Caching = NO_CACHE,
     ) -> None:
         self.learner, self.task, self.tokenizer = trainee.learner, trainee.task, trainee.tokenizer
         self.config, self.peak, self.more_identity = trainee.config, trainee.peak, trainee.identity
@@ -55,11 +59,12 @@ class Run:
         self.step, self.rate = 0, 0.0
         self.tokens = self.real_here = self.positions_here = 0
         self.history: list[Row] = []
-        self.notices: list[str] = list(trainee.notices)
+        self.cache = caching.cache
+        self.notices: list[str] = [*trainee.notices, *([caching.notice] if caching.notice else [])]
         self.good, self.good_step = self.learner.state(), 0
         self._unproven: tuple[dict[str, Tensor], int] | None = None
         """The last epoch's weights: finite, but nobody has seen a loss of theirs yet."""
-        self.ledger, self.watch = Ledger(device, scaled=accelerator.scaler is not None), Stopwatch()
+        self.ledger, self.watch = Ledger(device, scaled=accelerator.scaler is not None), Stopwatch(caching.seconds)
         self._ahead = self._batches()
         self.planned: PlannedStep
         self.loss: Tensor
@@ -106,7 +111,13 @@ class Run:
         rows = [row for ranks in step.micro for row in ranks[accelerator.process_index]]
         self.real_here += sum(length_of(self.course.examples[row]) for row in rows)
         for batch in micro_batches(
-            step, self.task, self.tokenizer, self.course.examples, accelerator.process_index, accelerator.device
+            step,
+            self.task,
+            self.tokenizer,
+            self.course.examples,
+            accelerator.process_index,
+            accelerator.device,
+            self.cache,
         ):
             self.positions_here += batch.inputs["input_ids"].numel()
             yield batch
@@ -196,7 +207,13 @@ class Run:
         """
         assert self.eval_examples is not None
         report = evaluate(
-            self.learner, self.task, self.tokenizer, self.eval_examples, self._metrics(), self.config.batch_size
+            self.learner,
+            self.task,
+            self.tokenizer,
+            self.eval_examples,
+            self._metrics(),
+            self.config.batch_size,
+            cache=self.cache if evaluates_alike(self.config) else None,
         )
         if not math.isfinite(report["loss"]):
             raise DivergedError(f"The evaluation's loss became {report['loss']}", self.step, self.rate)

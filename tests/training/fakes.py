@@ -67,6 +67,8 @@ class FakeLayer(AdapterLayer):
 class FakeLearner(nn.Module):
     """Mean of embeddings -> layer -> dropout -> linear; logits (B, C)."""
 
+    trunk = None
+
     def __init__(self, *, dropout: float = 0.0, method: Method | None = None, classes: int = 3, seed: int = 0) -> None:
         super().__init__()
         torch.manual_seed(seed)

@@ -1,0 +1,86 @@
+"""What speaks against caching a trunk, and what its states would take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from accelerate import Accelerator
+
+from petune.config import TrainConfig
+from petune.model.taps import Tap
+from petune.model.trunk import States, Trunk
+from petune.tasks.base import Example
+from petune.training.batches import length_of, on_device
+from petune.training.trainee import Trainee
+
+if TYPE_CHECKING:
+    from petune.model.learner import Learner
+
+AGREE = {torch.float32: 1e-5, torch.float64: 1e-10}
+"""How far logits with and without the cache may be apart, over the largest; other types: a hundredth."""
+
+
+class UnfitError(Exception):
+    """Why a trunk is not cached; only this room sees it."""
+
+
+class NothingToCacheError(UnfitError):
+    """There is no trunk, or it would be computed once anyway."""
+
+
+def refuse(learner: Learner, config: TrainConfig) -> None:
+    """Raises UnfitError where there is nothing to cache, or what is cached might change from epoch to epoch."""
+    if learner.trunk is None:
+        raise NothingToCacheError("no block lies below the lowest adapter. Adapt the upper blocks only: top=2.")
+    if config.cache_trunk == "auto" and config.epochs < 2:
+        raise NothingToCacheError("there is a single epoch.")
+    shell = learner.adapter.shell
+    live = {id(module) for block in learner.live_blocks() for module in block.modules()}
+    for path, module in shell.base.named_modules():
+        hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+        if id(module) not in live and any(not isinstance(getattr(hook, "__self__", None), Tap) for hook in hooks):
+            raise UnfitError(
+                f"a forward hook acts at {path or 'the backbone'!r}, which may change what enters each time."
+            )
+
+
+def evaluates_alike(config: TrainConfig) -> bool:
+    """Whether an evaluation computes in the precision of the training."""
+    return config.mixed_precision == "no"
+
+
+def prove(trainee: Trainee, accelerator: Accelerator) -> States:
+    """The states of some rows, which have the same logits with them given; raises UnfitError if they have not."""
+    learner, examples = trainee.learner, trainee.examples
+    order = sorted(range(len(examples)), key=lambda row: length_of(examples[row]))
+    some = [examples[row] for row in dict.fromkeys((order[0], order[len(order) // 2], order[-1]))]
+    inputs = trainee.task.collate(some, trainee.tokenizer).inputs
+    moved = on_device(inputs, accelerator.device)
+    learner.mode(False)
+    try:
+        with torch.no_grad(), accelerator.autocast():
+            states = learner.trunk_states(moved)
+            whole, short = learner(**moved), learner(trunk_states=states, **moved)
+    except (TypeError, KeyError, IndexError, RuntimeError) as error:  # blocks that are called in a way unknown here
+        raise UnfitError(f"the blocks of this backbone cannot be passed over ({error}).") from error
+    finally:
+        learner.mode(True)
+    far = float((whole - short).abs().max() / whole.abs().max().clamp_min(1e-12))
+    if not far <= AGREE.get(whole.dtype, 1e-2):
+        raise UnfitError(f"its logits differ by {far:.1e} from those of the whole backbone.")
+    return states
+
+
+def estimated_bytes(trunk: Trunk, some: States, examples: Sequence[Example]) -> int:
+    """What the states of these rows take.
+
+    Args:
+        some: states of other rows, whose width and type they have.
+    """
+    total = 0
+    for stack, state in zip(trunk.stacks, some, strict=True):
+        name = "input_ids" if stack.reads == "encoder" else "labels"
+        total += sum(len(example[name]) for example in examples) * state.shape[-1] * state.element_size()
+    return total

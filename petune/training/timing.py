@@ -1,0 +1,149 @@
+"""How long a run will take: three steps of it are timed before it begins, and the rest is arithmetic.
+
+A step's seconds are drawn as broken lines over its size (rows times the longest row, padding included) between a
+short, a middle and a long batch of the first epoch, and summed over all of its steps. Where the trunk's output is kept,
+the first epoch is whole and the later ones are without the trunk:
+
+    whole = trunk + live        E epochs = whole + (E - 1) · (whole - trunk)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from petune.config import TrainConfig
+from petune.model.learner import Learner
+from petune.model.modes import evaluating
+from petune.tasks.base import Example, Task
+from petune.training import loop
+from petune.training.batches import Course, PlannedStep, length_of, on_device
+
+WARMING = 1
+"""Steps before the one that is timed: the first touches memory that later ones find, and compiles kernels."""
+
+
+class Timing(NamedTuple):
+    """What the steps of a run were found to take.
+
+    Args:
+        first: seconds of the first epoch, which fills the cache where there is one.
+        later: seconds of every further epoch.
+    """
+
+    first: float
+    later: float
+
+    def mean(self, epochs: int) -> float:
+        """Seconds per epoch over the whole run.
+
+        Example:
+            >>> Timing(3.0, 1.0).mean(4)
+            1.5
+        """
+        return (self.first + (epochs - 1) * self.later) / epochs
+
+
+def time_run(
+    learner: Learner, task: Task, tokenizer: Any, examples: Sequence[Example], config: TrainConfig, *, trunk_kept: bool
+) -> Timing:
+    """Takes steps with this learner, whose weights do change; random numbers are as before.
+
+    Args:
+        learner: one to throw away.
+        task: learnt.
+        examples: all training rows, encoded.
+        trunk_kept: whether later epochs begin where the trunk ends.
+    """
+    steps = list(Course(task, examples, dataclasses.replace(config, epochs=1)).after(0))
+    chosen = spread(steps, lambda step: size_of(step, examples))
+    with random_kept():
+        whole = {size_of(step, examples): _step(learner, task, tokenizer, examples, config, step) for step in chosen}
+        first = _summed(whole, steps, examples)
+        if not trunk_kept:
+            return Timing(first, first)
+        trunk = {size_of(step, examples): _trunk(learner, task, tokenizer, examples, step) for step in chosen}
+    return Timing(first, max(first - _summed(trunk, steps, examples), 0.0))
+
+
+def spread(steps: Sequence[PlannedStep], size: Callable[[PlannedStep], int]) -> list[PlannedStep]:
+    """The smallest, the middle and the largest step, as far as they differ in size.
+
+    Example:
+        >>> spread([3, 1, 2, 9, 1], size=int)
+        [1, 2, 9]
+    """
+    ordered = sorted(steps, key=size)
+    return list({size(step): step for step in (ordered[0], ordered[len(ordered) // 2], ordered[-1])}.values())
+
+
+def size_of(step: PlannedStep, examples: Sequence[Example]) -> int:
+    """Positions that a step's forwards compute, padding included."""
+    forwards = [rows for ranks in step.micro for rows in ranks]
+    return sum(len(rows) * max(length_of(examples[row]) for row in rows) for rows in forwards)
+
+
+def _summed(seconds: dict[int, float], steps: Sequence[PlannedStep], examples: Sequence[Example]) -> float:
+    """Over all steps of an epoch, each read off between the timed sizes."""
+    sizes = sorted(seconds)
+    return float(np.interp([size_of(step, examples) for step in steps], sizes, [seconds[s] for s in sizes]).sum())
+
+
+def _rows(step: PlannedStep) -> list[int]:
+    return [row for ranks in step.micro for rows in ranks for row in rows]
+
+
+def _step(
+    learner: Learner, task: Task, tokenizer: Any, examples: Sequence[Example], config: TrainConfig, step: PlannedStep
+) -> float:
+    """Seconds of one step in THE loop: a run whose epochs are this one step."""
+    rows, seconds = [examples[row] for row in _rows(step)], 0.0
+    quiet = dataclasses.replace(
+        config, epochs=WARMING + 1, output_dir=None, save_every=None, metric=None, metrics=(), patience=None,
+        class_weight=None, cache_trunk=False, progress="off",
+    )  # fmt: skip
+    tokens = sum(map(length_of, rows))
+    for row in loop.train(learner, task, tokenizer, rows, None, quiet).history[WARMING:]:
+        seconds += tokens / row["tokens_per_second"]
+    return seconds
+
+
+def _trunk(learner: Learner, task: Task, tokenizer: Any, examples: Sequence[Example], step: PlannedStep) -> float:
+    """Seconds of the trunk alone in one step."""
+    assert learner.trunk is not None
+    seconds = 0.0
+    with evaluating(*learner.adapter.modules()), learner.trunk.listening():
+        for rows in (rows for ranks in step.micro for rows in ranks):
+            batch = task.collate([examples[row] for row in rows], tokenizer)
+            inputs = on_device(batch.inputs, learner.adapter.shell.backbone.device)
+            for number in range(WARMING + 1):
+                started = time.perf_counter()
+                learner.trunk_states(inputs)
+                _wait()
+                seconds += time.perf_counter() - started if number == WARMING else 0.0
+    return seconds
+
+
+def _wait() -> None:
+    """A GPU answers before it is done."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+@contextmanager
+def random_kept() -> Iterator[None]:
+    """Python's, numpy's and torch's random numbers go on afterwards as if nothing had been drawn."""
+    python, array = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(array)
