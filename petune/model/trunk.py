@@ -216,7 +216,7 @@ class Form:
         """An answer of this form."""
         if self.alone:
             return state
-        given: dict[int | str, Any] = {**dict(enumerate(args)), **kwargs}
+        given: dict[int | str, Any] = dict([*enumerate(args), *kwargs.items()])
         return (state, *(None if place is None else given[place] for place in self.rest))
 
 
