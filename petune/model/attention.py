@@ -26,6 +26,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from petune.errors import BackboneError
+from petune.model.packed import Unpadded
 from petune.model.prefixing import Prefixed, pad_front, prefixed, widened
 from petune.model.routing import Frame, any_frame
 
@@ -86,6 +87,8 @@ def _make(kind: str) -> Callable[..., Any]:
     ) -> Any:
         """query (B, H_q, T_q, K), key and value (B, H, T, K) -> ((B, T_q, H_q, K), weights or None)."""
         original, frame = _original(kind, module), any_frame()
+        if isinstance(attention_mask, Unpadded):
+            return attention_mask.attend(original, kind, module, query, key, value, kwargs)
         path = _site(frame, module)
         if frame is None or path is None:
             return original(module, query, key, value, attention_mask, **kwargs)
@@ -177,12 +180,12 @@ for _kind in KINDS:
 
 
 _switched: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
-"""Backbone -> how many prefixes hold the switch; two tuners may share one backbone, in two threads."""
+"""Backbone -> how many prefixes and fits hold the switch; two tuners may share one backbone, in two threads."""
 _switching = threading.Lock()
 
 
 def switch_on(backbone: nn.Module) -> None:
-    """Points a backbone's configurations at petune's attention.
+    """Points a backbone's configurations at petune's attention: for a prefix, or for rows without their padding.
 
     Raises:
         BackboneError: for an attention implementation that cannot take a prefix.
@@ -193,25 +196,36 @@ def switch_on(backbone: nn.Module) -> None:
 
 def _count_up(backbone: nn.Module) -> None:
     if not _switched.get(backbone):
-        kinds = {config._attn_implementation for config in _configs(backbone)}
+        kinds = kinds_of(backbone)
         if not kinds <= set(KINDS):
             raise BackboneError(
                 f"A prefix cannot act under the attention {', '.join(sorted(map(str, kinds - set(KINDS))))}.",
                 expected="It needs 'sdpa' or 'eager'.",
                 fix="Load the backbone with attn_implementation='sdpa'.",
             )
+        # A deep copy of a switched backbone is not counted; it holds the one switch that it was copied with.
+        _switched[backbone] = sum(_is_switched(config) for config in _configs(backbone)[:1])
         for config in _configs(backbone):
-            config._attn_implementation = f"petune_{config._attn_implementation}"
-    _switched[backbone] = _switched.get(backbone, 0) + 1
+            if not _is_switched(config):
+                config._attn_implementation = f"petune_{config._attn_implementation}"
+    _switched[backbone] += 1
+
+
+def _is_switched(config: PretrainedConfig) -> bool:
+    return str(config._attn_implementation).startswith("petune_")
 
 
 def switch_off(backbone: nn.Module) -> None:
-    """Puts the attention setting back, once no prefix needs petune's any more."""
+    """Puts the attention setting back, once nobody needs petune's any more."""
     with _switching:
-        # A deep copy of a switched backbone is not counted; it holds the one switch that it was copied with.
-        _switched[backbone] = _switched.get(backbone, 1) - 1
+        _switched[backbone] = _switched.get(backbone, 1) - 1  # a copy holds one, as above
         if not _switched[backbone]:
             restore_setting(backbone)
+
+
+def kinds_of(model: nn.Module) -> set[str]:
+    """The attention implementations that a model names, petune's as the ones that they stand before."""
+    return {str(config._attn_implementation).removeprefix("petune_") for config in _configs(model)}
 
 
 def restore_setting(model: nn.Module) -> None:

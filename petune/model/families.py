@@ -26,6 +26,8 @@ class Family:
     shared_blocks: bool = False
     fused: bool = field(default=False)
     """query, key and value are one linear map."""
+    packs: bool = False
+    """A block works piece by piece but for its attention, and asks the registry for that: padding can be left out."""
 
 
 def _roles(
@@ -47,7 +49,7 @@ _BERT_ROLES = _roles(
     "attention.self.query", "attention.self.key", "attention.self.value",
     "attention.output.dense", "intermediate.dense", "output.dense",
 )  # fmt: skip
-_BERT = Family(("encoder.layer",), _BERT_ROLES, attention=("attention.self",))
+_BERT = Family(("encoder.layer",), _BERT_ROLES, attention=("attention.self",), packs=True)
 _LLAMA = Family(
     ("layers",),
     _roles(
@@ -55,6 +57,7 @@ _LLAMA = Family(
         "self_attn.o_proj", "mlp.gate_proj mlp.up_proj", "mlp.down_proj",
     ),
     attention=("self_attn",),
+    packs=True,
 )  # fmt: skip
 _SELF_AND_CROSS = _roles(
     "self_attn.q_proj encoder_attn.q_proj", "self_attn.k_proj encoder_attn.k_proj",
@@ -96,23 +99,26 @@ FAMILIES: dict[str, Family] = {
         ("transformer.layer",),
         _roles("attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin", "ffn.lin1", "ffn.lin2"),
         attention=("attention",),
+        packs=True,
     ),
     "modernbert": Family(
         ("layers",),
         _roles("attn.Wqkv", "attn.Wqkv", "attn.Wqkv", "attn.Wo", "mlp.Wi", "mlp.Wo"),
         attention=("attn",),
         fused=True,
+        packs=True,
     ),
     "gpt2": Family(
         ("h",),
         _roles("attn.c_attn", "attn.c_attn", "attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"),
         attention=("attn",),
         fused=True,
+        packs=True,
     ),
     "llama": _LLAMA,
     "qwen2": _LLAMA,
     "qwen3": _LLAMA,
-    "opt": Family(("decoder.layers",), _SELF_AND_CROSS, attention=("self_attn",)),
+    "opt": Family(("decoder.layers",), _SELF_AND_CROSS, attention=("self_attn",), packs=True),
     "bart": Family(("encoder.layers", "decoder.layers"), _SELF_AND_CROSS, attention=("self_attn",)),
     "t5": Family(
         ("encoder.block", "decoder.block"),
