@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.training.two_processes import job
+from tests.training.two_processes import cached, job
 
 ROOT = Path(__file__).parents[2]
 PLAIN = {
@@ -59,6 +59,7 @@ def both(tmp_path_factory) -> list[dict[str, Any]]:
         "cut": {**cut, "stop_at": 7},
         "resumed": {**cut, "resume": "auto"},
         "poisoned": {**PLAIN, "batch_size": 4, "poison": True},
+        "cached": {**PLAIN, "batch_size": 4, "epochs": 3, "cache_trunk": True},
     }
     return launch(out, jobs)
 
@@ -98,3 +99,13 @@ def test_only_the_main_process_writes(both, tmp_path_factory):
     assert steps == sorted(steps) and len(steps) == len(both[0]["whole"]["losses"]) + 2
     state = json.loads((max(folder.glob("checkpoint-*")) / "state.json").read_text())["state"]
     assert len(state["training"]["rng"]) == 2 and state["identity"]["processes"] == 2
+
+
+def test_two_processes_share_a_trunk_cache(both):
+    """Each computes its share of the rows once, and both train the adapter of one process without a cache."""
+    first, second = (rank["cached"] for rank in both)
+    assert first["state"] == second["state"] and first["losses"] == second["losses"]
+    assert first["computed"] + second["computed"] <= 27 + 2 * 6
+    alone = cached(0, **{**PLAIN, "epochs": 3}, batch_size=8, cache_trunk=False)
+    assert alone["computed"] >= 3 * 27
+    np.testing.assert_allclose(first["losses"], alone["losses"], rtol=1e-5)

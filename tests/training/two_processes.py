@@ -13,7 +13,13 @@ from typing import Any
 
 import torch
 
+from petune.model.adapter import Adapter
+from petune.model.backbone import Backbone
+from petune.model.bank import Bank
+from petune.model.learner import Learner
 from petune.training.loop import train
+from tests import tiny
+from tests.conformance import subjects
 from tests.training.fakes import FakeLearner, FakeTask, Shaping, examples, settings
 
 
@@ -50,8 +56,31 @@ def job(rank: int, *, dropout=0.0, resume=None, stop_at=0, poison=False, **knobs
     return {**made, "state": {name: tensor.tolist() for name, tensor in learner.state().items()}}
 
 
+def cached(rank: int, **knobs: Any) -> dict[str, Any]:
+    """Trains LoRA in the upper block of a tiny BERT on 27 rows; counts the rows that went through the lower block."""
+    home = Backbone.open(tiny.backbone("bert", dropout=0.0))
+    bank = Bank(home)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(rank)
+        adapter = Adapter.make(home, "a", subjects.method("lora", top=1), subjects.task("single"))
+    bank.add(adapter)
+    learner, block, seen = Learner(bank, adapter), home.model.encoder.layer[0], []
+    plain = block.forward
+    block.forward = lambda state, *args, **more: (seen.append(len(state)), plain(state, *args, **more))[1]
+    task, tokenizer, rows = subjects.task("single"), subjects.tokenizer("bert"), subjects.examples("bert", "single", 27)
+    report = train(learner, task, tokenizer, rows, rows[:5], settings(**knobs))
+    return {
+        "losses": [row["loss"] for row in report.history if "loss" in row],
+        "state": {name: tensor.tolist() for name, tensor in learner.state().items()},
+        "computed": sum(seen),
+    }
+
+
 if __name__ == "__main__":
     rank = int(os.environ["RANK"])
-    results = {name: job(rank, **knobs) for name, knobs in json.loads(sys.argv[2]).items()}
+    results = {
+        name: (cached if "cache_trunk" in knobs else job)(rank, **knobs)
+        for name, knobs in json.loads(sys.argv[2]).items()
+    }
     (Path(sys.argv[1]) / f"{rank}.json").write_text(json.dumps(results))
     torch.distributed.destroy_process_group()
