@@ -37,6 +37,7 @@ class AdaptedModel:
         backbone: a folder, a hub id, or a transformers model that is loaded already.
         tokenizer: for `predict`; None takes the one beside the backbone when it is needed.
         store: adapters on disk that are loaded when a call first names them.
+        quantize: `"4bit"` or `"8bit"`: the frozen weights are packed by bitsandbytes (the extra `quant`).
 
     Raises:
         BackboneError: no such model.
@@ -53,9 +54,14 @@ class AdaptedModel:
     """
 
     def __init__(
-        self, backbone: str | Path | PreTrainedModel, tokenizer: Any = None, *, store: AdapterStore | None = None
+        self,
+        backbone: str | Path | PreTrainedModel,
+        tokenizer: Any = None,
+        *,
+        store: AdapterStore | None = None,
+        quantize: str | None = None,
     ) -> None:
-        self.backbone = Backbone.open(backbone)
+        self.backbone = Backbone.open(backbone, quantize)
         self.merge_receipt: MergeReceipt | None = None
         self._residents = Residents(self.backbone, tokenizer, store)
         self._default: str | None = None

@@ -41,6 +41,7 @@ class Tuner:
         method: a name, an instance such as `LoRA(rank=16, top=4)`, or any `peft.PeftConfig`.
         name: of the adapter.
         tokenizer: in place of the one that lies beside the backbone.
+        quantize: `"4bit"` or `"8bit"`: the frozen weights are packed by bitsandbytes (the extra `quant`).
 
     Raises:
         BackboneError: no such model, or one on which the method cannot act.
@@ -61,13 +62,12 @@ class Tuner:
         method: str | Method | Any = "lora",
         name: str = "default",
         tokenizer: Any = None,
+        quantize: str | None = None,
     ) -> None:
         self.task, self.method, self.name = as_task(task), as_method(method), shelf.check_name(name)
-        self._settle_on(Backbone.open(backbone))
+        self._settle_on(Backbone.open(backbone, quantize))
         self.tokenizer = open_tokenizer(tokenizer, self.backbone, self.task)
-        # Wrong module names and impossible pairs are answered here, before anybody reads data.
-        if self.method.residence == "shared":
-            self.backbone.sites(self.backbone.model, self.method)
+        self.backbone.check(self.method)
 
     def _settle_on(self, backbone: Backbone) -> None:
         self.backbone, self._bank = backbone, Bank(backbone)

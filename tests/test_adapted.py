@@ -54,7 +54,7 @@ def model(tuners) -> AdaptedModel:
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [
-        ("__init__", "backbone tokenizer=None * store=None"),
+        ("__init__", "backbone tokenizer=None * store=None quantize=None"),
         ("add", "name adapter"),
         ("remove", "name"),
         ("use", "name"),

@@ -40,6 +40,7 @@ HEIGHT = {room: height for height, row in enumerate(LAYERS) for room in row}
 # Third parties that only some places may import.
 FENCES = {
     "accelerate": ("training/",),
+    "bitsandbytes": ("model/quantizing.py",),
     "safetensors": ("storage/",),
     "datasets": ("data/", "metrics/"),
     "evaluate": ("metrics/",),

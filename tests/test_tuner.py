@@ -34,7 +34,10 @@ def spelt(function: Any) -> list[str]:
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [
-        ("__init__", "backbone * task='sequence-classification' method='lora' name='default' tokenizer=None"),
+        (
+            "__init__",
+            "backbone * task='sequence-classification' method='lora' name='default' tokenizer=None quantize=None",
+        ),
         ("fit", "train eval_data=None config=None * resume=None continue_from=None callbacks=()"),
         ("evaluate", "data metrics=() batch_size=32"),
         ("predict", "texts batch_size=32"),

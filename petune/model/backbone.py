@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from transformers import AutoModel, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from petune.errors import BackboneError
+from petune.errors import BackboneError, PetuneError
+from petune.lookup import name_of
 from petune.methods.base import Method, Site
+from petune.model import quantizing
 from petune.model.compiling import compile_blocks
 from petune.model.completing import base_of, completed
 from petune.model.families import FAMILIES
@@ -38,6 +40,7 @@ class Backbone:
         source: the folder or hub id it came from; empty when it was handed over as an object.
         missing: parameters of the base model that the checkpoint lacked, so they belong to a head (BERT's pooler).
         opened: the model was read from `source`, so that what lies around it can be read from there as well.
+        rounded: it was quantised while it was read, so that the files hold the weights from before.
     """
 
     def __init__(
@@ -47,10 +50,15 @@ class Backbone:
         missing: frozenset[str] = frozenset(),
         *,
         opened: bool = False,
+        rounded: bool = False,
     ) -> None:
         self.model: PreTrainedModel = base_of(model)
         self.source = source or str(getattr(model, "name_or_path", "") or "")
         self.missing = missing
+        self.rounded = rounded
+        self.quantized = quantizing.kind(self.model)
+        """`"4bit"`, `"8bit"`, or None."""
+        quantizing.settle(self.model)
         self.given: PreTrainedModel | None = None if opened else model
         """The model that was handed over, whose `lm_head` belongs to the backbone."""
         self.outputs: dict[type, Any] = {}
@@ -65,12 +73,18 @@ class Backbone:
         """Class of language model -> the digest of what is around the base model, likewise."""
 
     @classmethod
-    def open(cls, source: str | Path | PreTrainedModel) -> Backbone:
+    def open(cls, source: str | Path | PreTrainedModel, quantize: str | None = None) -> Backbone:
         """A backbone from a folder, a hub id or a model that is loaded already.
 
+        Args:
+            quantize: `"4bit"` or `"8bit"`: the linear maps of the blocks are packed by bitsandbytes as they are read.
+
         Raises:
-            BackboneError: the folder or id holds no transformers model.
+            BackboneError: the folder or id holds no transformers model, or one that cannot be quantised so.
+            UnknownNameError: another word for `quantize`.
         """
+        if quantize is not None:
+            quantizing.check_word(quantize)
         if isinstance(source, nn.Module):
             if not isinstance(source, PreTrainedModel):
                 raise BackboneError(
@@ -80,17 +94,25 @@ class Backbone:
             whole, missing = completed(base_of(source))
             made = cls(whole, str(getattr(source, "name_or_path", "") or ""), missing)
             made.given = source
+            if quantize not in (None, made.quantized):
+                raise BackboneError(
+                    f"The model that was given is loaded already, and not in {quantize}.",
+                    expected="Weights are quantised while they are read.",
+                    fix="Pass its folder or id, or load it with transformers' BitsAndBytesConfig.",
+                )
             return made
         try:
             with quiet():
-                model, info = AutoModel.from_pretrained(str(source), output_loading_info=True)
+                model, missing, rounded = quantizing.load(str(source), quantize)
+        except PetuneError:
+            raise
         except Exception as error:  # whatever a loader of files from elsewhere may raise
             raise BackboneError(
                 f"No transformers model could be loaded from {str(source)!r}: {_first_line(error)}",
                 expected="The backbone is a folder written by save_pretrained, or a hub id.",
                 fix="Check the path; without a network the model must be in the local cache.",
             ) from error
-        return cls(model.eval(), str(source), frozenset(info["missing_keys"]), opened=True)
+        return cls(model.eval(), str(source), missing, opened=True, rounded=rounded)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a deep copy is made of; it builds its own."""
@@ -103,6 +125,7 @@ class Backbone:
         # One copy for all, so that a weight in two places stays one weight.
         made.model, made.given, made.outputs = copy.deepcopy((self.model, self.given, self.outputs), memo)
         made.fingerprint, made.output_fingerprints, made.built = None, {}, {}
+        quantizing.settle(made.model)
         return made
 
     @property
@@ -142,7 +165,25 @@ class Backbone:
 
     def named_tensors(self) -> list[tuple[str, torch.Tensor]]:
         """Every weight that the checkpoint holds, by its name in the base model; head parts are left out."""
-        return [(name, p.detach()) for name, p in self.model.named_parameters() if name not in self.missing]
+        named = [(name, p.detach()) for name, p in self.model.named_parameters() if name not in self.missing]
+        return named + quantizing.statistics(self.model)
+
+    def check(self, method: Method) -> None:
+        """Refuses a method that cannot act here, before anybody reads data.
+
+        Raises:
+            BackboneError: a quantised backbone and a method that trains or replaces its modules; or no such site.
+            UnknownNameError, ConfigError: wrong module names, blocks or roles.
+        """
+        if self.quantized and method.residence != "shared":
+            why = "trains every weight" if method.residence == "private" else "replaces modules of the backbone"
+            raise BackboneError(
+                f"The method {name_of('methods', method)!r} {why}, and this backbone is quantised ({self.quantized}).",
+                expected="Packed weights stay as they are; adapters act beside them.",
+                fix="Use 'lora', 'adalora', 'bottleneck', 'prefix' or 'head', or open the backbone without quantize.",
+            )
+        if method.residence == "shared":
+            self.sites(self.model, method)
 
     def compile(self, **options: Any) -> Backbone:
         """Compiles the blocks in place, once for all adapters; no route, swap or new adapter at the same sites compiles
@@ -205,4 +246,5 @@ def shell_config(backbone: Backbone, changes: dict[str, Any]) -> Any:
     config._attn_implementation = str(backbone.model.config._attn_implementation).removeprefix("petune_")
     for name, value in {"pad_token_id": backbone.pad_token_id, **changes}.items():
         setattr(config, name, value)
+    quantizing.forget(config)  # the shell's class is built plain; its packed modules come from the backbone
     return config

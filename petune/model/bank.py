@@ -268,7 +268,7 @@ class Bank:
         """
         self.refuse_while_merged("merge again")
         adapter = self.find(name)
-        self._undo = [adapter.body.merge()]
+        self._undo = [adapter.body.merge(adapter.shell.base)]
         for path, layer in adapter.shell.overlays.items():
             self._undo.append(_swap_in(adapter.shell.base.get_submodule(path), layer.part))
         self.backbone.merged = Merged(name, self._mark)

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from petune.errors import MergeError
+from petune.model import quantizing
 from petune.model.adapter import Adapter, copied
 from petune.model.bank import Bank
 from petune.model.gate import changing, running
@@ -49,6 +50,8 @@ class MergeReceipt:
 def merge(bank: Bank, adapter: Adapter) -> MergeReceipt:
     """Merges a resident adapter and compares its logits; a difference that is too large undoes the merge.
 
+    A quantised backbone is a plain one meanwhile: unpacked, with the change in its weights.
+
     Calls that run are waited for; calls that begin meanwhile wait.
 
     Raises:
@@ -85,7 +88,8 @@ def unmerge(bank: Bank) -> None:
 
 
 def _receipt(bank: Bank, adapter: Adapter, before: Tensor, after: Tensor) -> MergeReceipt:
-    accepted = tolerance(bank.backbone.dtype, before)
+    model, size = bank.backbone.model, max(1.0, float(before.abs().max()))
+    accepted = max(tolerance(bank.backbone.dtype, before), quantizing.looseness(model, bank.backbone.quantized) * size)
     return MergeReceipt(adapter.name, difference(before, after), accepted, len(adapter.body.sites))
 
 
@@ -131,12 +135,11 @@ def _copy_apart(bank: Bank, name: str) -> tuple[PreTrainedModel, MergeReceipt]:
         frame, home = bank.frame(name), copied(bank.backbone)
     # The frame's: as long as a call holds an adapter that was replaced, its weights stay where they are.
     adapter = frame.groups[0].adapter
-    own = adapter.head()
     apart = Shell(home, adapter.task.auto_class, adapter.task.model_config(), private=True)
-    with torch.no_grad():
-        for name, parameter in apart.head().items():
-            if name in own:
-                parameter.copy_(own[name])
+    with torch.no_grad():  # by their names in the shell: a head part inside of the backbone is at its place there
+        for name, tensor in adapter.head().items():
+            apart.model.get_parameter(name).copy_(tensor)
     adapter.body.merge(apart.base)
+    quantizing.forget(home.model.config)
     before, after = replay(adapter, frame), replay(dataclasses.replace(adapter, shell=apart), None)
     return apart.model, _accepted(_receipt(bank, adapter, before, after), bank)

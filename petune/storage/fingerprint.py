@@ -81,6 +81,19 @@ def checkpoint_fingerprint(folder: str | Path, names: Collection[str], prefix: s
     return _combined(found), _main_dtype(found.values())
 
 
+def checkpoint_folder(source: str) -> Path | None:
+    """Where the files of a checkpoint lie: the folder itself, or the cache of a hub id; None: not on this machine."""
+    if source and Path(source).is_dir():
+        return Path(source)
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        found = try_to_load_from_cache(source, "config.json")
+    except ValueError:  # neither a folder nor an id
+        return None
+    return Path(found).parent if isinstance(found, str) else None
+
+
 def _combined(parts: Mapping[str, _Part]) -> str:
     lines = (f"{name} {part.dtype} {list(part.shape)} {part.sha256}\n" for name, part in sorted(parts.items()))
     return hashlib.sha256("".join(lines).encode()).hexdigest()

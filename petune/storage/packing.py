@@ -15,9 +15,10 @@ from petune.model.adapter import Adapter
 from petune.model.backbone import Backbone
 from petune.model.bank import Bank
 from petune.model.probe import as_json, difference, replay, thinned, tolerance
+from petune.model.quantizing import was_transposed
 from petune.model.shell import Shell
 from petune.storage import manifest as manifests
-from petune.storage.fingerprint import backbone_fingerprint, checkpoint_fingerprint
+from petune.storage.fingerprint import backbone_fingerprint, checkpoint_fingerprint, checkpoint_folder
 from petune.storage.stored import Stored
 
 
@@ -38,8 +39,14 @@ def _plain(value: Any) -> Any:
 def fingerprint(backbone: Backbone) -> str:
     """The digest of the backbone's weights as they were stored; made once, before anything is injected or merged."""
     if backbone.fingerprint is None:
-        backbone.fingerprint = backbone_fingerprint(backbone.named_tensors())
+        found = _from_files(backbone) if backbone.rounded else None
+        backbone.fingerprint = found or backbone_fingerprint(backbone.named_tensors())
     return backbone.fingerprint
+
+
+def identity(backbone: Backbone) -> str:
+    """What a run stands on: the weights as they were stored, and what they were quantised to."""
+    return fingerprint(backbone) + (f" in {backbone.quantized}" if backbone.quantized else "")
 
 
 def outputs_fingerprint(shell: Shell) -> str | None:
@@ -66,6 +73,7 @@ def backbone_facts(shell: Shell) -> dict[str, Any]:
         "fingerprint": fingerprint(backbone),
         "outputs": outputs_fingerprint(shell),
         "dtype": str(backbone.dtype).removeprefix("torch."),
+        "quantized": backbone.quantized,
         "config": manifests.small_config(backbone.model.config),
     }
 
@@ -89,7 +97,7 @@ def pack(adapter: Adapter, probe_logits: torch.Tensor | None) -> Stored:
         probe=None if probe_logits is None else as_json(probe_logits),
         untrained=bool(facts.get("untrained", False)),
         training=facts.get("training", {}),
-        transposed=[site.path for site in adapter.body.sites if site.transposed],
+        transposed=[site.path for site in adapter.body.sites if site.transposed or was_transposed(site.output)],
         head_modules=[*shell.outside, *(f"{shell.prefix}.{path}".lstrip(".") for path in shell.overlays)],
     )
     return Stored(made, {path: _on_cpu(named) for path, named in layers.items()}, _on_cpu(adapter.head()))
@@ -137,7 +145,7 @@ def unpack(stored: Stored, backbone: Backbone, name: str | None = None) -> Adapt
     adapter.facts["notices"] = [*stored.notices, *notices]
     try:
         _check_outputs(said["backbone"], adapter.shell)
-        if str(backbone.dtype).removeprefix("torch.") != said["backbone"]["dtype"]:
+        if _doubtful(said["backbone"], backbone):
             _check_by_probe(adapter, said.get("probe"))
     except BaseException:
         adapter.body.detach()
@@ -175,6 +183,22 @@ def _check_by_probe(adapter: Adapter, stored_probe: dict[str, Any] | None) -> No
         )
 
 
+def _form(dtype: str, quantized: str | None) -> str:
+    """The precision of a backbone, in words."""
+    return f"{quantized} (from {dtype})" if quantized else dtype
+
+
+def _doubtful(said: dict[str, Any], backbone: Backbone) -> bool:
+    """Whether the answers must speak for the weights: in another precision, or quantised elsewhere, digests cannot.
+
+    Quantising itself changes the answers by an amount that depends on the weights, so it is no reason to ask.
+    """
+    if str(backbone.dtype).removeprefix("torch.") != said["dtype"]:
+        return True
+    same_kind = backbone.quantized is not None and backbone.quantized == said.get("quantized")
+    return same_kind and said["fingerprint"] != fingerprint(backbone)
+
+
 def check_backbone(stored: Stored, backbone: Backbone) -> list[str]:
     """Refuses an adapter that was trained on other weights; what cannot be compared is said.
 
@@ -189,16 +213,18 @@ def check_backbone(stored: Stored, backbone: Backbone) -> list[str]:
         )
     if said["fingerprint"] is None:
         return ["The adapter does not say which weights it was trained on, so the backbone could not be checked."]
+    here = _form(str(backbone.dtype).removeprefix("torch."), backbone.quantized)
+    there = _form(said["dtype"], said.get("quantized"))
+    alike = [] if here == there else [f"The backbone is {here}; the adapter was trained on it in {there}."]
     if said["fingerprint"] == fingerprint(backbone):
-        return []
-    here = str(backbone.dtype).removeprefix("torch.")
-    if here != said["dtype"]:
-        # The backbone was cast after loading: what its files hold decides, where there are files.
+        return alike
+    if here != there or backbone.quantized:
+        # The backbone was cast or quantised after loading: what its files hold decides, where there are files.
         found = _from_files(backbone)
         if found == said["fingerprint"]:
-            return [f"The backbone is {here}; the adapter was trained on it in {said['dtype']}."]
+            return alike
         if found is None:
-            return [f"The backbone is {here}, the adapter was trained in {said['dtype']}: they could not be compared."]
+            return [f"The backbone is {here}, the adapter was trained in {there}: they could not be compared."]
     raise AdapterFileError(
         f"The adapter was trained on other weights: fingerprint {said['fingerprint'][:12]}..., "
         f"this backbone has {fingerprint(backbone)[:12]}....",
@@ -224,11 +250,12 @@ def _check_outputs(said: dict[str, Any], shell: Shell) -> None:
 
 
 def _from_files(backbone: Backbone) -> str | None:
-    """The fingerprint of the checkpoint files behind a backbone, if it came from a local folder."""
-    if not backbone.source or not Path(backbone.source).is_dir():
+    """The fingerprint of the checkpoint files behind a backbone, where they are on this machine."""
+    folder = checkpoint_folder(backbone.source)
+    if folder is None:
         return None
-    names = [name for name, _ in backbone.named_tensors()]
-    found = checkpoint_fingerprint(backbone.source, names, backbone.model.base_model_prefix)
+    names = [name for name, _ in backbone.model.named_parameters() if name not in backbone.missing]
+    found = checkpoint_fingerprint(folder, names, backbone.model.base_model_prefix)
     return found[0] if found else None
 
 

@@ -17,6 +17,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 from petune.errors import AdapterError, AdapterFileError, BackboneError, ConfigError
 from petune.lookup import name_of
 from petune.methods.base import Method
+from petune.model import quantizing
 from petune.model.adapter import Adapter
 from petune.model.backbone import Backbone, quiet
 from petune.model.twins import remembered
@@ -136,7 +137,7 @@ def _recorded(said: dict[str, Any]) -> Backbone:
             fix="Pass it: Tuner.load(folder, backbone=...).",
         )
     try:
-        return Backbone.open(recorded)
+        return Backbone.open(recorded, said.get("quantized"))
     except BackboneError as error:
         raise BackboneError(
             f"The adapter's backbone {recorded!r} could not be opened: {error.what}",
@@ -195,9 +196,11 @@ def push(
 
 def describe(backbone: Backbone, method: Method, task: Task, adapter: Adapter | None) -> str:
     """A few lines on what there is."""
-    weights = sum(p.numel() for p in backbone.model.parameters())
+    weights = quantizing.count(backbone.model)
+    packed = f" in {backbone.quantized}" if backbone.quantized else ""
+    size = f"{weights / 1e6:.1f} M weights{packed}"
     lines = [
-        f"{backbone.source or type(backbone.model).__name__} ({backbone.model_type}, {weights / 1e6:.1f} M weights)",
+        f"{backbone.source or type(backbone.model).__name__} ({backbone.model_type}, {size})",
         f"task {name_of('tasks', task)}, method {name_of('methods', method)}",
     ]
     if adapter is None:
