@@ -13,6 +13,8 @@ from petune.knobs import check, knobs
 from petune.lookup import near
 
 T = TypeVar("T")
+DEFAULT_ROWS = 16
+"""Rows per device and forward."""
 
 
 @knobs
@@ -22,7 +24,8 @@ class TrainConfig:
     Args:
         output_dir: where checkpoints and `history.jsonl` go; None: nothing touches the disk before `save`.
         epochs: passes over the training rows.
-        batch_size: rows per device and forward.
+        batch_size: rows per device and forward. `"auto"`: found out once, as many as fit into the memory; a step still
+            has 16 * `gradient_accumulation_steps` rows per device, in more forwards if need be.
         gradient_accumulation_steps: forwards per optimizer step.
         learning_rate: the peak; None takes the method's own sensible default.
         optimizer: `"adamw"` or `"sgd"`.
@@ -43,6 +46,9 @@ class TrainConfig:
         gradient_checkpointing: recompute activations in the backward pass.
         backbone_dropout: whether the adapted blocks use the backbone's own dropout.
         group_by_length: batches of rows of similar length (seeded shuffle), so little is padded.
+        max_tokens: padded positions per device and forward; `batch_size` is then the most rows there may be. None: any.
+        padding_free: whether the blocks leave padding out, which changes no loss and no gradient. `"auto"`: where the
+            backbone and the method allow it and a batch pads enough for it to pay; True: or tell why not; False: never.
         cache_trunk: whether what the frozen blocks below the lowest adapter make of each row is computed once and kept.
             `"auto"`: where that saves work and it fits; True: or tell why it cannot be; False: never.
         cache_dir: a folder for what does not fit into memory, which runs on the same backbone may share; None: a
@@ -62,7 +68,7 @@ class TrainConfig:
 
     output_dir: str | Path | None = None
     epochs: int = 3
-    batch_size: int = 16
+    batch_size: int | Literal["auto"] = DEFAULT_ROWS
     gradient_accumulation_steps: int = 1
     learning_rate: float | None = None
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -83,6 +89,8 @@ class TrainConfig:
     gradient_checkpointing: bool = False
     backbone_dropout: bool = True
     group_by_length: bool = True
+    max_tokens: int | None = None
+    padding_free: bool | Literal["auto"] = "auto"
     cache_trunk: bool | Literal["auto"] = "auto"
     cache_dir: str | Path | None = None
     cache_bytes: int | None = None
@@ -91,9 +99,10 @@ class TrainConfig:
     progress: Literal["auto", "off"] = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "gradient_accumulation_steps", "keep_last"):
+        for name in ("epochs", "gradient_accumulation_steps", "keep_last"):
             check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("patience", "save_every"):
+        check(self.rows >= 1, "batch_size", self.batch_size, "at least 1")
+        for name in ("patience", "save_every", "max_tokens"):
             check(
                 getattr(self, name) is None or getattr(self, name) >= 1, name, getattr(self, name), "None or at least 1"
             )
@@ -109,6 +118,17 @@ class TrainConfig:
                 expected="Checkpoints need a folder.",
                 fix="Pass output_dir=..., or drop save_every.",
             )
+        if self.max_tokens is not None and self.batch_size == "auto":
+            raise ConfigError(
+                f"batch_size='auto' and max_tokens={self.max_tokens} both say how much a forward holds.",
+                expected="With a budget of tokens, batch_size is the most rows of a forward.",
+                fix="Give one of the two.",
+            )
+
+    @property
+    def rows(self) -> int:
+        """The most rows per device and forward; `"auto"` begins with as many as there are by default."""
+        return DEFAULT_ROWS if self.batch_size == "auto" else self.batch_size
 
 
 def as_config(config: TrainConfig | None) -> TrainConfig:

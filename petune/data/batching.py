@@ -7,11 +7,9 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from petune.data.budget import WINDOW, batches_to_budget, fill
 from petune.errors import DataError
 from petune.knobs import check
-
-WINDOW = 50
-"""Micro-batches whose rows are sorted together when batches are grouped by length."""
 
 
 class Step(NamedTuple):
@@ -29,6 +27,7 @@ def plan_epoch(
     epoch: int,
     group_by_length: bool,
     world: int = 1,
+    max_tokens: int | None = None,
 ) -> list[Step]:
     """The steps of one epoch, the same for the same seed and epoch, whatever the state of any global generator.
 
@@ -41,19 +40,24 @@ def plan_epoch(
     `batch_size * world * accumulation` alone.
 
     With grouping, shuffled rows are sorted by length within windows of 50 micro-batches (fewer for few rows, so that
-    an epoch has at least four windows and batches differ between epochs), cut, and the full micro-batches shuffled.
+    an epoch has at least two windows and batches differ between epochs), cut, and the full micro-batches shuffled.
+
+    With a budget of tokens, a micro-batch is full when another row would exceed `batch_size` rows or `max_tokens`
+    padded positions of a process. Then the number of steps may differ between epochs by a few.
 
     Args:
         lengths: (rows,) pieces per row.
-        batch_size: rows per process and forward.
+        batch_size: rows per process and forward; with `max_tokens` the most there may be.
         accumulation: forwards per optimizer step.
         seed: of the run.
         epoch: from 0.
         group_by_length: whether rows of similar length meet, so that little is padded.
         world: processes.
+        max_tokens: padded positions per process and forward; None: any number. A left-over of fewer rows than
+            processes that no other micro-batch can complete may exceed it by a row per process.
 
     Raises:
-        ConfigError: a size below 1.
+        ConfigError: a size below 1, or a row longer than `max_tokens`.
         DataError: no rows, or fewer rows than processes.
 
     Example:
@@ -71,7 +75,10 @@ def plan_epoch(
         )
     # Seeded by text: the stream is the same in every Python version, and (1, 23) never meets (12, 3).
     rng = random.Random(f"epoch {epoch} of seed {seed}")
-    batches = _micro_batches(lengths, batch_size * world, rng, group_by_length)
+    if max_tokens is None:
+        batches = _micro_batches(lengths, batch_size * world, rng, group_by_length)
+    else:
+        batches = batches_to_budget(lengths, batch_size, rng, group_by_length, world, max_tokens)
     if len(batches) > 1 and len(batches[-1]) < world:
         last = batches.pop()
         batches[-1] = batches[-1] + last
@@ -79,17 +86,23 @@ def plan_epoch(
     return [Step(sliced[start : start + accumulation]) for start in range(0, len(sliced), accumulation)]
 
 
-def ordered_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+def ordered_batches(lengths: Sequence[int], batch_size: int, max_tokens: int | None = None) -> list[list[int]]:
     """Batches for evaluation: row indices, longest rows first; the caller puts the results back in order.
 
     The largest batch comes first, so a run that is too large for the memory fails at once and not at its end.
 
+    Args:
+        max_tokens: padded positions of a batch; None: any number. A longer row is a batch of its own.
+
     Example:
         >>> ordered_batches([1, 9, 2, 8], 2)
         [[1, 3], [2, 0]]
+        >>> ordered_batches([1, 9, 2, 8], 2, max_tokens=10)
+        [[1], [3], [2, 0]]
     """
     check(batch_size >= 1, "batch_size", batch_size, "at least 1")
-    return _cut(sorted(range(len(lengths)), key=lambda row: -lengths[row]), batch_size)
+    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    return _cut(order, batch_size) if max_tokens is None else fill(order, lengths, batch_size, 1, max_tokens)
 
 
 def padding_share(lengths: Sequence[int], batches: Iterable[Sequence[int]]) -> float:
@@ -113,7 +126,7 @@ def _micro_batches(lengths: Sequence[int], size: int, rng: random.Random, groupe
     rng.shuffle(order)
     if not grouped:
         return _cut(order, size)
-    window = size * max(1, min(WINDOW, len(order) // size // 4))
+    window = size * max(1, min(WINDOW, len(order) // size // 2))
     # The sort is stable, so rows of equal length stay shuffled.
     by_length = [row for rows in _cut(order, window) for row in sorted(rows, key=lengths.__getitem__)]
     batches = _cut(by_length, size)
