@@ -14,7 +14,6 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from petune.config import near_keywords
-from petune.errors import AdapterError
 from petune.mixed import Way, names_of, predicted, probabilities, texts_of
 from petune.model.adapter import Adapter
 from petune.model.backbone import Backbone
@@ -98,12 +97,8 @@ class AdaptedModel:
         """
         shelf.check_name(name)
         self._bank.refuse_while_merged("add an adapter")
-        if name in self._bank.residents:
-            raise AdapterError(
-                f"There is an adapter {name!r} already.",
-                fix=f"Call replace({name!r}, ...) to swap it, or take another name.",
-            )
-        self._residents.put(name, adapter)
+        self._bank.refuse_taken(name)
+        self._residents.put(name, adapter, new=True)
         return self
 
     def replace(self, name: str, adapter: str | Path | Adapter | HasAdapter) -> AdaptedModel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
@@ -10,13 +11,14 @@ from weakref import WeakKeyDictionary
 from petune.data.preparing import tell
 from petune.data.tokenizers import open_tokenizer
 from petune.errors import AdapterError, PetuneError
+from petune.methods.base import Method
 from petune.model.adapter import Adapter
 from petune.model.backbone import Backbone
 from petune.model.bank import Bank, Contents
+from petune.model.bodies import refuse_private
 from petune.model.framing import find_in, named
 from petune.model.routing import Route
 from petune.storage import shelf
-from petune.storage.full_model import is_full_model
 from petune.storage.packing import fingerprint
 from petune.storage.store import AdapterStore
 
@@ -80,35 +82,45 @@ class Residents:
         self.__dict__.update(state)
         self._tokenizers, self._told = WeakKeyDictionary(state["_tokenizers"]), WeakKeyDictionary(state["_told"])
 
-    def put(self, name: str, adapter: str | Path | Adapter | HasAdapter) -> None:
+    def put(self, name: str, adapter: str | Path | Adapter | HasAdapter, *, new: bool = False) -> None:
         """Reads or copies an adapter, in full, and only then makes it resident.
+
+        Args:
+            new: nobody may have the name.
 
         Raises:
             AdapterFileError: a wrong file, or an adapter of another backbone.
             AdapterError: a full fine-tuning, or one that must be alone.
         """
+        before = self.bank.residents.get(name)
+        if before is not None:
+            self._refuse(name, type(before.method))
         self.bank.refuse_beside_sole(name)
         backbone = self.bank.backbone
         fingerprint(backbone)
         if isinstance(adapter, str | Path):
-            made, tokenizer = self._read(name, adapter)
+            taken = shelf.take(adapter, backbone, name, share=True, refuse=partial(self._refuse, name))
+            made, tokenizer = taken.adapter, taken.tokenizer
         else:
+            self._refuse(name, type(adapter_of(adapter).method))
             made, tokenizer = shelf.rebuilt(adapter_of(adapter), backbone, name), getattr(adapter, "tokenizer", None)
         self._remember(shelf.Taken(made, backbone, tokenizer))
         try:
-            self.bank.seat(made)
+            self.bank.seat(made, new=new)
         except BaseException:
             made.body.detach()
             raise
 
-    def _read(self, name: str, folder: str | Path) -> tuple[Adapter, Any]:
-        if is_full_model(Path(folder)):
+    def _refuse(self, name: str, method: type[Method]) -> None:
+        """Raises AdapterError for an adapter that cannot be put here, or not in the place of the one that is."""
+        refuse_private(name, method)
+        before = self.bank.residents.get(name)
+        if before is not None and "sole" in (before.method.residence, method.residence):
             raise AdapterError(
-                f"{str(folder)!r} is a full fine-tuning: a whole model, no resident of a shared backbone.",
-                fix="Load it with Tuner.load(folder) or with transformers.",
+                f"{name!r} cannot be replaced in one step: a method from peft replaces modules of the backbone.",
+                expected="Two adapters that swap places live beside each other for a moment.",
+                fix=f"Call remove({name!r}), then add({name!r}, ...).",
             )
-        taken = shelf.take(folder, self.bank.backbone, name, share=True)
-        return taken.adapter, taken.tokenizer
 
     def _remember(self, taken: shelf.Taken) -> None:
         """Keeps what came with an adapter, and says what it has to say."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,13 +15,13 @@ import torch
 from torch import nn
 
 from petune import AdaptedModel
-from petune.errors import AdapterFileError, MergeError, PetuneError, RouteError
+from petune.errors import AdapterError, AdapterFileError, MergeError, PetuneError, RouteError
 from petune.model.adapter import Adapter
 from petune.storage import adapter_file
 from petune.storage.packing import fingerprint, pack
 from tests import tiny
 from tests.conformance.subjects import method, open_backbone
-from tests.versions import INPUTS, TEXTS, VERSIONS, probabilities, said_by, serving, version
+from tests.versions import INPUTS, TEXTS, VERSIONS, WAIT, probabilities, said_by, serving, version
 
 
 @pytest.fixture
@@ -126,6 +127,48 @@ def test_texts_are_answered_while_merged():
     model.unmerge()
     assert said_by(model.predict_proba(TEXTS, adapters="still"), [0, 1, 2, 3, 4]) == 5
     assert model.names == ("live", "still")
+
+
+@torch.no_grad()
+def test_a_list_that_names_the_merged_one_alone_is_served():
+    """By name, row by row or token by token, the merged adapter answers; anybody else in the list is an error."""
+    model, rows = serving(live=0, still=5), len(INPUTS["input_ids"])
+    want = model(**INPUTS, route=["live"] * rows)
+    model.merge("live")
+    for route in (["live"] * rows, ("live",) * rows):
+        found = model(**INPUTS, route=route)
+        for now, then in zip(found.logits, want.logits, strict=True):
+            assert torch.allclose(now, then, atol=1e-5)
+        assert torch.allclose(found.last_hidden_state, want.last_hidden_state, atol=1e-5)
+        with model.routed(route):
+            inside = model.backbone.model(**INPUTS).last_hidden_state
+            assert torch.equal(inside, found.last_hidden_state) and len(model(**INPUTS).logits) == rows
+    with pytest.raises(RouteError, match="names 2 rows"):
+        model(**INPUTS, route=["live"] * 2)
+    for other in (None, "still"):
+        with pytest.raises(MergeError, match="'live' is merged"):
+            model(**INPUTS, route=["live"] * (rows - 1) + [other])
+    with pytest.raises(RouteError, match="once a row"):
+        model(**INPUTS, route=[["live"] * INPUTS["input_ids"].shape[1]] * rows)
+
+
+def test_one_of_two_threads_that_add_a_name_gets_it(pool):
+    """The other is told that it is taken, whoever reads faster; the winner serves."""
+    for _ in range(6):
+        model, gate = AdaptedModel(tiny.backbone("bert"), tokenizer=tiny.tokenizer("bert")), threading.Barrier(4)
+
+        def work(number: int, model: AdaptedModel = model, gate: threading.Barrier = gate) -> str:
+            gate.wait(WAIT)
+            try:
+                model.add("new", version(number))
+            except AdapterError as error:
+                return str(error)
+            return f"got it {number}"
+
+        said = list(pool.map(work, range(4)))
+        (winner,) = [number for number, it in enumerate(said) if it == f"got it {number}"]
+        assert sum("There is an adapter 'new' already" in it for it in said) == 3
+        assert said_by(model.predict_proba(TEXTS, adapters="new"), [0, 1, 2, 3, 4]) == winner
 
 
 def modes(model: AdaptedModel) -> list[bool]:

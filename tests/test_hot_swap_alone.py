@@ -15,7 +15,8 @@ from petune import AdaptedModel
 from petune.errors import AdapterError, RouteError
 from petune.methods.base import as_method
 from petune.model.adapter import Adapter
-from petune.storage.packing import fingerprint
+from petune.storage import adapter_file
+from petune.storage.packing import fingerprint, pack
 from tests import tiny
 from tests.conformance.subjects import differ, open_backbone
 from tests.versions import INPUTS, TEXTS, WAIT, said_by, serving, version
@@ -78,6 +79,29 @@ def test_a_peft_method_stays_alone(alone):
     with pytest.raises(AdapterError, match="beside live"):
         model.add("ia3", ia3)
     assert said_by(model.predict_proba(TEXTS, adapters="live"), [0, 1, 2, 3, 4]) == 0
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("saved", [False, True], ids=["living", "folder"])
+def test_a_peft_method_and_another_do_not_swap_places(alone, saved, tmp_path):
+    """In neither direction, nor two of peft's: refused before anything is built, with the two steps that do it."""
+    ia3, plain = alone._bank.find("ia3"), version(0)
+    if saved:
+        ia3, plain = (adapter_file.write(tmp_path / name, pack(it, None)) for name, it in (("i", ia3), ("p", plain)))
+    before, whole = [*alone.backbone.model.named_modules()], alone(**INPUTS, route="ia3").logits
+    for other in (plain, ia3):
+        with pytest.raises(AdapterError, match="cannot be replaced in one step") as caught:
+            alone.replace("ia3", other)
+        assert caught.value.fix == "Call remove('ia3'), then add('ia3', ...)."
+    assert [*alone.backbone.model.named_modules()] == before
+    assert differ(alone(**INPUTS, route="ia3").logits, whole) == 0
+    model = serving(live=0)
+    before = [*model.backbone.model.named_modules()]
+    with pytest.raises(AdapterError, match="'live' cannot be replaced in one step"):
+        model.replace("live", ia3)
+    assert [*model.backbone.model.named_modules()] == before
+    assert said_by(model.predict_proba(TEXTS, adapters="live"), [0, 1, 2, 3, 4]) == 0
+    assert differ(model.remove("live").add("live", ia3)(**INPUTS, route="live").logits, whole) <= 1e-6
 
 
 @torch.no_grad()

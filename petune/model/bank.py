@@ -21,7 +21,7 @@ from petune.errors import AdapterError, MergeError
 from petune.model import framing
 from petune.model.adapter import Adapter
 from petune.model.backbone import Backbone, Merged
-from petune.model.bodies import KeptBits, Undo, refuse_replaced
+from petune.model.bodies import KeptBits, Undo, refuse_private, refuse_replaced
 from petune.model.framing import find_in
 from petune.model.gate import changing
 from petune.model.listening import Listening
@@ -78,10 +78,9 @@ class Bank:
         return note.name if note is not None and note.by is self._mark else None
 
     def refuse_beside_sole(self, name: str | None = None) -> None:
-        """Raises AdapterError when a resident (another one than `name`) replaces modules, so that nothing else can act
-        here."""
-        others = {key: a for key, a in self.residents.items() if key != name}
-        alone = next((key for key, a in others.items() if a.method.residence == "sole"), None)
+        """Raises AdapterError when a resident, another one than `name`, replaces modules: nothing else can act here."""
+        others = ((key, a.method.residence) for key, a in self.residents.items() if key != name)
+        alone = next((key for key, residence in others if residence == "sole"), None)
         if alone is not None:
             raise AdapterError(
                 f"{alone!r} is a method from peft: it replaces modules of the backbone.",
@@ -90,15 +89,23 @@ class Bank:
             )
         refuse_replaced(self.backbone.model)
 
-    def add(self, adapter: Adapter) -> None:
-        """Makes an adapter resident; one of the same name is replaced.
+    def refuse_taken(self, name: str) -> None:
+        """Raises AdapterError where there is a resident of this name."""
+        if name in self.residents:
+            raise AdapterError(
+                f"There is an adapter {name!r} already.",
+                fix=f"Call replace({name!r}, ...) to swap it, or take another name.",
+            )
+
+    def add(self, adapter: Adapter, *, new: bool = False) -> None:
+        """Makes an adapter resident; one of the same name is replaced, unless it is to be `new`.
 
         Raises:
             AdapterError: a full fine-tuning, or an adapter that must be alone and is not.
             MergeError: while merged.
         """
         with self._changing:
-            self._refuse(adapter)
+            self._refuse(adapter, new)
             self._listening.listen(adapter, self._untap)
             replaced = self.residents.get(adapter.name, adapter)
             self._publish(adapter, None)
@@ -106,16 +113,14 @@ class Bank:
                 replaced.body.detach()
             self._untap()
 
-    def _refuse(self, adapter: Adapter) -> None:
+    def _refuse(self, adapter: Adapter, new: bool) -> None:
         """Raises what speaks against a resident."""
         self.refuse_while_merged("add an adapter")
+        refuse_private(adapter.name, adapter.method)
+        if new:
+            self.refuse_taken(adapter.name)
         others = [name for name in self.residents if name != adapter.name]
         residence = {a.method.residence for a in (adapter, *(self.residents[name] for name in others))}
-        if adapter.method.residence == "private":
-            raise AdapterError(
-                f"{adapter.name!r} is a full fine-tuning: a whole model, no resident of this backbone.",
-                fix="Load its folder with Tuner.load or with transformers.",
-            )
         if others and "sole" in residence:
             raise AdapterError(
                 f"{adapter.name!r} cannot live beside {', '.join(others)}.",
@@ -123,19 +128,18 @@ class Bank:
                 fix="Remove the others first, or give it a backbone of its own.",
             )
 
-    def seat(self, adapter: Adapter) -> None:
-        """Makes an adapter resident in the stacks, in one step; one of the same name is replaced as a whole.
-
-        The bank takes it over: its parameters become views that move when stacks grow.
+    def seat(self, adapter: Adapter, *, new: bool = False) -> None:
+        """As `add`, in the stacks, and in one step: one of the same name is replaced as a whole. The bank takes the
+        adapter over: its parameters become views that move when stacks grow.
 
         Raises:
             AdapterError, MergeError: as `add`.
         """
         if adapter.method.residence != "shared":
-            self.add(adapter)
+            self.add(adapter, new=new)
             return
         with self._changing:
-            self._refuse(adapter)
+            self._refuse(adapter, new)
             self._listening.listen(adapter, self._untap)
             try:
                 seat = self._seating.seat(adapter)
@@ -150,9 +154,7 @@ class Bank:
 
     def _publish(self, adapter: Adapter, seat: Seat | None) -> None:
         """From here on, new calls see this adapter under its name."""
-        seats = {name: other for name, other in self.contents.seats.items() if name != adapter.name}
-        if seat is not None:
-            seats[adapter.name] = seat
+        seats = {name: it for name, it in {**self.contents.seats, adapter.name: seat}.items() if it is not None}
         self.contents = Contents({**self.residents, adapter.name: adapter}, seats, self._seating.chart())
 
     def compact(self) -> None:
@@ -233,7 +235,7 @@ class Bank:
         """
         frame = framing.frame(self, self.contents if contents is None else contents, route)
         frame.merged = self.merged
-        if isinstance(route, str) and route == self.merged:
+        if frame.merged is not None and frame.serves_only(frame.merged):
             return frame.without_adapters()
         self.refuse_while_merged("use another route")
         framing.refuse_beside_replaced(self.backbone.model, frame)

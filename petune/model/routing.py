@@ -90,9 +90,14 @@ class Frame:
 
     def without_adapters(self) -> Frame:
         """For the route that is merged in: the weights do it all."""
-        made = Frame(self.owner, route=self.route)
+        made = Frame(self.owner, (), self.batch, self.route, tokens=self.tokens)
         made.merged = self.merged
         return made
+
+    def serves_only(self, name: str) -> bool:
+        """Whether this adapter serves every row, whether it was named once or for each of them."""
+        groups = self.groups
+        return len(groups) == 1 and groups[0].rows is None and groups[0].adapter.name == name
 
     def expanded(self, times: int) -> Frame:
         """Each row's adapter for `times` rows that follow each other, as beam search repeats its inputs."""
@@ -104,7 +109,9 @@ class Frame:
         )
         route: Any = [entry for entry in self.route or () for _ in range(times)]
         seats = tuple(seat for seat in self._seats for _ in range(times))
-        return Frame(self.owner, groups, self.batch * times, route, chart=self._chart, seats=seats)
+        made = Frame(self.owner, groups, self.batch * times, route, chart=self._chart, seats=seats)
+        made.merged = self.merged
+        return made
 
     def only(self, groups: Sequence[Group]) -> Frame:
         """The same call with the adapters of these groups alone; other rows see the bare backbone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 from collections.abc import Mapping
 from importlib import metadata
@@ -125,21 +126,22 @@ def versions() -> dict[str, str]:
         >>> sorted(versions())[:2]
         ['accelerate', 'numpy']
     """
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    found = {package: _installed(package) for package in _PACKAGES}
+    return {"python": platform.python_version(), **{package: v for package, v in found.items() if v is not None}}
 
 
 def petune_version() -> str:
     """The installed version of petune; `0.0.0` when it runs from a folder that was never installed."""
+    return _installed("petune") or "0.0.0"
+
+
+@functools.cache  # each look reads files, and a process runs with what it began with
+def _installed(package: str) -> str | None:
+    """The version of a package; None where there is none."""
     try:
-        return metadata.version("petune")
+        return metadata.version(package)
     except metadata.PackageNotFoundError:
-        return "0.0.0"
+        return None
 
 
 def small_config(config: Any) -> dict[str, Any]:

@@ -179,8 +179,14 @@ def _check_by_probe(adapter: Adapter, stored_probe: dict[str, Any] | None) -> No
         raise AdapterFileError(
             f"In {adapter.shell.backbone.dtype} the adapter's answers on its probe differ by {differ:.2g}.",
             expected=f"Another precision of the same weights stays within {accepted:.2g}, so these are other weights.",
-            fix="Load it on the backbone that it was trained on.",
+            fix=_load_on({}),
         )
+
+
+def _load_on(said: dict[str, Any]) -> str:
+    """What to do with an adapter of another backbone; an adapter may not say of which."""
+    home = said.get("path_or_id")
+    return f"Load it on {home!r}." if home else "Load it on the backbone that it was trained on."
 
 
 def _form(dtype: str, quantized: str | None) -> str:
@@ -209,7 +215,7 @@ def check_backbone(stored: Stored, backbone: Backbone) -> list[str]:
     if said["model_type"] not in (None, backbone.model_type):
         raise AdapterFileError(
             f"The adapter was trained on a {said['model_type']!r} backbone, this is {backbone.model_type!r}.",
-            fix=f"Load it on {said['path_or_id']!r}.",
+            fix=_load_on(said),
         )
     if said["fingerprint"] is None:
         return ["The adapter does not say which weights it was trained on, so the backbone could not be checked."]
@@ -229,7 +235,7 @@ def check_backbone(stored: Stored, backbone: Backbone) -> list[str]:
         f"The adapter was trained on other weights: fingerprint {said['fingerprint'][:12]}..., "
         f"this backbone has {fingerprint(backbone)[:12]}....",
         expected="An adapter only means something on the backbone that it was trained on.",
-        fix=f"Load it on {said['path_or_id']!r}.",
+        fix=_load_on(said),
     )
 
 
@@ -245,7 +251,7 @@ def _check_outputs(said: dict[str, Any], shell: Shell) -> None:
         raise AdapterFileError(
             f"The adapter was trained on another language modelling head: {str(there)[:12]}, here {str(here)[:12]}.",
             expected="Backbone and head of a language model come from one checkpoint.",
-            fix=f"Load it on {said['path_or_id']!r}.",
+            fix=_load_on(said),
         )
 
 

@@ -143,7 +143,7 @@ class Residency:
                 expected=f"The store keeps {self.capacity} resident.",
                 fix="Make the store with a larger resident=.",
             )
-        with self.lock:
+        with self.lock, self.bank.steady:
             if name in self.bank.residents and not self.is_mine(name):
                 return  # added by hand in the meantime: that one stays
             if name not in self._kept:
@@ -163,17 +163,16 @@ class Residency:
         if self.capacity.holds(len(self._kept) + more, self._bytes() + size):
             return
         for name in list(self._kept):
-            mine = self.is_mine(name)
-            if mine and (name in self.pinned or self._busy[name]):
-                continue
-            try:
-                if mine:
-                    self.bank.remove(name)
-                    self.counted.evictions += 1
-            except MergeError:
-                return  # nobody leaves while one is merged; a later call makes the room
-            except RouteError:
-                pass  # removed by hand just now
+            with self.bank.steady:  # between the look and the removal nobody puts another one there
+                mine = self.is_mine(name)
+                if mine and (name in self.pinned or self._busy[name]):
+                    continue
+                try:
+                    if mine:
+                        self.bank.remove(name)
+                        self.counted.evictions += 1
+                except MergeError:
+                    return  # nobody leaves while one is merged; a later call makes the room
             del self._kept[name]
             if self.capacity.holds(len(self._kept) + more, self._bytes() + size):
                 return

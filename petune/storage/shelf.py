@@ -15,11 +15,12 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel
 
 from petune.errors import AdapterError, AdapterFileError, BackboneError, ConfigError
-from petune.lookup import name_of
+from petune.lookup import find, name_of
 from petune.methods.base import Method
 from petune.model import quantizing
 from petune.model.adapter import Adapter
 from petune.model.backbone import Backbone, quiet
+from petune.model.bodies import refuse_private
 from petune.model.twins import remembered
 from petune.storage import adapter_file
 from petune.storage.full_model import is_full_model, read_full, write_full
@@ -76,13 +77,15 @@ def take(
     name: str | None = None,
     *,
     share: bool = False,
+    refuse: Callable[[type[Method]], None] = lambda method: None,
 ) -> Taken:
     """Reads an adapter's folder and builds it on a backbone.
 
     Args:
         backbone: None uses the recorded id or path.
         name: in place of the recorded one.
-        share: many adapters of one backbone: those with equal tokenizer files get one tokenizer.
+        share: many adapters of one backbone: those with equal tokenizer files get one tokenizer, and none its history.
+        refuse: is shown the class of its method before anything is built, and raises what speaks against it.
 
     Raises:
         AdapterFileError: a torn or wrong file, or another backbone.
@@ -90,6 +93,7 @@ def take(
     """
     folder = Path(folder)
     if is_full_model(folder):
+        refuse(find("methods", "full"))
         home, adapter = read_full(folder)
         if backbone is not None:
             adapter.facts["notices"] = ["A full fine-tuning is a whole model: the backbone that was given is not used."]
@@ -98,12 +102,24 @@ def take(
     # A folder by peft says little about its backbone, so the reader is shown the real one where there is one.
     known = {} if given is None else {"config": given.model.config, "prefix": given.model.base_model_prefix}
     stored = adapter_file.read(folder, **known)
+    refuse(find("methods", stored.manifest["method"]["name"]))
     home = given or _recorded(stored.manifest["backbone"])
     key = tuple((file, digest) for file, digest in stored.exports.items() if file != adapter_file.PEFT_CONFIG)
     shared = share and bool(key)
     # In a box, because None (no tokenizer was saved) is an answer too.
     tokenizer = remembered(home.built, key, lambda: [_tokenizer(folder)])[0] if shared else _tokenizer(folder)
-    return Taken(unpack(stored, home, name), home, tokenizer, _history(folder))
+    return Taken(unpack(stored, home, name), home, tokenizer, [] if share else _history(folder))
+
+
+def refuse_unshared(name: str, method: type[Method]) -> None:
+    """Raises AdapterError for a method whose adapters cannot live beside others."""
+    refuse_private(name, method)
+    if method.residence != "shared":
+        raise AdapterError(
+            f"{name!r} is a method from peft: it replaces modules of the backbone.",
+            expected="An adapter of a store lives beside others.",
+            fix="Add it by hand to a model of its own.",
+        )
 
 
 def rebuilt(adapter: Adapter, backbone: Backbone, name: str) -> Adapter:
@@ -113,11 +129,7 @@ def rebuilt(adapter: Adapter, backbone: Backbone, name: str) -> Adapter:
         AdapterFileError: it was trained on other weights.
         AdapterError: a full fine-tuning.
     """
-    if adapter.method.residence == "private":
-        raise AdapterError(
-            f"{adapter.name!r} is a full fine-tuning: a whole model, no resident of a shared backbone.",
-            fix="Save it, and load its folder with transformers.",
-        )
+    refuse_private(name, adapter.method)
     packed = pack(adapter, None)
     # Tensors of a file are taken over; those of the living one stay its own.
     layers = {path: _cloned(tensors) for path, tensors in packed.layers.items()}

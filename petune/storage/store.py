@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,6 @@ from petune.storage import shelf
 from petune.storage.capacity import Capacity
 from petune.storage.flights import Flights
 from petune.storage.folders import Folders, Places
-from petune.storage.full_model import is_full_model
 from petune.storage.residency import Residency, Statistics
 from petune.storage.whereabouts import ADAPTER
 
@@ -224,7 +224,7 @@ class AdapterStore:
         return self._flights.once(name, lambda: self._try(name, anew), anew=anew)
 
     def _try(self, name: str, anew: bool) -> PetuneError | None:
-        """Reads one adapter; whatever is wrong with its folder concerns those who asked for it alone."""
+        """Reads one adapter; what is wrong with its folder concerns those who asked for it alone."""
         home = self._residency
         if not anew and name in home.bank.residents:
             return None  # another thread had finished between our look and now
@@ -244,19 +244,7 @@ class AdapterStore:
         """The verified adapter, not resident yet."""
         bank = self._residency.bank
         bank.refuse_while_merged("load an adapter")
-        if is_full_model(folder):
-            raise AdapterError(
-                f"{name!r} is a full fine-tuning: a whole model, no resident of this backbone.",
-                fix="Load its folder with Tuner.load or with transformers.",
-            )
-        taken = shelf.take(folder, bank.backbone, name, share=True)
-        if taken.adapter.method.residence != "shared":
-            taken.adapter.body.detach()
-            raise AdapterError(
-                f"{name!r} is a method from peft: it replaces modules of the backbone.",
-                expected="An adapter of a store lives beside others.",
-                fix="Add it by hand to a model of its own.",
-            )
+        taken = shelf.take(folder, bank.backbone, name, share=True, refuse=partial(shelf.refuse_unshared, name))
         if self._on_load is not None:
             self._on_load(taken)
         return taken.adapter

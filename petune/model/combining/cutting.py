@@ -12,7 +12,7 @@ from torch import Tensor
 from petune.methods.base import AdapterLayer
 from petune.methods.lora import LoRALayer
 from petune.model.combining.compressing import compressed
-from petune.model.combining.lowrank import Cut, Factors, all_truncated, stacked
+from petune.model.combining.lowrank import Cut, Factors, all_truncated
 from petune.model.combining.ways import Recipe, multiplied_out
 
 EXACT = ("linear", "task_arithmetic")
@@ -76,8 +76,8 @@ def cuts_of(sums: Mapping[str, Sum], recipe: Recipe, density: float) -> dict[str
             cuts[path] = Cut(nothing, 0.0, 0.0)
         # Where a single adapter acts there is no sum: its own factors are the result.
         elif recipe.how == "cat" or (recipe.how in EXACT and recipe.rank is None and len(those.parts) == 1):
-            both = stacked([_wide([part]) for part in those.parts], those.weights)
-            cuts[path] = Cut(Factors(both.b[0], both.a[0]), 0.0, _squared_norm(both))
+            both = _alone(those)
+            cuts[path] = Cut(both, 0.0, _squared_norm(both))
         elif recipe.way.prune == "none":
             alike.setdefault(those.kind, []).append(path)
         else:
@@ -90,18 +90,28 @@ def cuts_of(sums: Mapping[str, Sum], recipe: Recipe, density: float) -> dict[str
 
 def _truncated(sums: Sequence[Sum], recipe: Recipe) -> list[Cut]:
     """Sums of one kind, cut."""
-    adapters = [_wide(changes) for changes in zip(*(those.parts for those in sums), strict=True)]
-    weights = torch.tensor([those.weights for those in sums], dtype=torch.float64)
-    for factors, weight in zip(adapters, weights.T, strict=True):
-        factors.b.mul_(weight.view(-1, 1, 1))
-    return all_truncated(stacked(adapters, [1.0] * len(adapters)), sums[0].cut_to(recipe))
+    return all_truncated(_side_by_side(sums), sums[0].cut_to(recipe))
 
 
-def _wide(changes: Sequence[Change]) -> Factors:
-    """One adapter's changes at several sites, with the scale in B; float64 on the CPU, where sums are made: the factors
-    are small."""
-    b, a = (torch.stack(tensors).to("cpu", torch.float64) for tensors in list(zip(*changes, strict=True))[:2])
-    return Factors(b.mul_(torch.tensor([change.scale for change in changes], dtype=b.dtype).view(-1, 1, 1)), a)
+def _side_by_side(sums: Sequence[Sum]) -> Factors:
+    """The sums of one kind as products, with scales and weights in B; `b` (N, d_out, K), `a` (N, K, d_in).
+
+    Sums are made in float64 on the CPU: the factors are small.
+    """
+    (d_out, d_in), ranks = sums[0].shape, [part.rank for part in sums[0].parts]
+    b, a = (torch.empty(len(sums), *shape, dtype=torch.float64) for shape in ((d_out, sum(ranks)), (sum(ranks), d_in)))
+    for place, (left, right) in enumerate(zip(b.split(ranks, dim=2), a.split(ranks, dim=1), strict=True)):
+        left.copy_(torch.stack([those.parts[place].b for those in sums]))
+        right.copy_(torch.stack([those.parts[place].a for those in sums]))
+    factors = [[part.scale * weight for part, weight in zip(*those[:2], strict=True)] for those in sums]
+    columns = torch.tensor(factors, dtype=torch.float64).repeat_interleave(torch.tensor(ranks), dim=1)
+    return Factors(b.mul_(columns.unsqueeze(1)), a)
+
+
+def _alone(those: Sum) -> Factors:
+    """The sum at one site as a product."""
+    both = _side_by_side([those])
+    return Factors(both.b[0], both.a[0])
 
 
 def _portions(paths: list[str], like: Sum) -> Iterator[list[str]]:
@@ -114,7 +124,7 @@ def _portions(paths: list[str], like: Sum) -> Iterator[list[str]]:
 def _pruned(those: Sum, path: str, recipe: Recipe, density: float) -> Cut:
     """A sum of pruned products, compressed."""
     generator = _generator(recipe.seed, path)
-    parts = [Factors(both.b[0], both.a[0]) for both in (_wide([part]) for part in those.parts)]
+    parts = [_alone(Sum([part], [1.0], those.shape)) for part in those.parts]
     matrix = multiplied_out(parts, those.weights, recipe, density, generator)
     ranks = [part.rank for part in those.parts]
     return compressed(matrix, recipe.rank or max(ranks), sum(ranks), generator)

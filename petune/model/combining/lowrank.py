@@ -90,11 +90,11 @@ def all_truncated(sums: Factors, rank: int | None) -> list[Cut]:
         return _cut(sums, lengths, _Basis(None, r, sums.b, units), rank)
     cuts: dict[int, Cut] = {}
     for which, trusted in ((sure, True), (~sure, False)):
-        some, b = Factors(sums.b[which], sums.a[which]), sums.b[which] / units[which].unsqueeze(-2)
-        basis = (
-            _Basis(None, r[which], some.b, units[which]) if trusted else _Basis(*torch.linalg.qr(b), b, units[which])
-        )
-        found = _cut(some, lengths[which], basis, rank)
+        if not which.any():
+            continue
+        some, each = Factors(sums.b[which], sums.a[which]), units[which]
+        q, upper = (None, r[which]) if trusted else torch.linalg.qr(some.b / each.unsqueeze(-2))
+        found = _cut(some, lengths[which], _Basis(q, upper, some.b, each), rank)
         cuts.update(zip(which.nonzero().flatten().tolist(), found, strict=True))
     return [cuts[site] for site in range(len(sure))]
 

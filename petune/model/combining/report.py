@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -62,7 +62,9 @@ class CombinationReport:
 
     def facts(self) -> dict[str, Any]:
         """The report as JSON values, as the manifest of a saved adapter keeps it."""
-        return json.loads(json.dumps({**asdict(self), "relative_error": self.relative_error}))  # type: ignore[no-any-return]
+        sites = {path: {**vars(site), "ranks": list(site.ranks)} for path, site in self.sites.items()}
+        plain = {"adapters": list(self.adapters), "weights": list(self.weights), "knobs": dict(self.knobs)}
+        return {**vars(self), **plain, "sites": sites, "relative_error": self.relative_error}
 
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any]) -> CombinationReport:
