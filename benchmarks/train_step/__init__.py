@@ -1,0 +1,1 @@
+"""What a training step costs, beside the floors and beside peft with the transformers Trainer."""
