@@ -40,7 +40,7 @@ def plan_epoch(
     `batch_size * world * accumulation` alone.
 
     With grouping, shuffled rows are sorted by length within windows of 50 micro-batches (fewer for few rows, so that
-    an epoch has at least two windows and batches differ between epochs), cut, and the full micro-batches shuffled.
+    an epoch has at least four windows and batches differ between epochs), cut, and the full micro-batches shuffled.
 
     With a budget of tokens, a micro-batch is full when another row would exceed `batch_size` rows or `max_tokens`
     padded positions of a process. Then the number of steps may differ between epochs by a few.
@@ -126,7 +126,7 @@ def _micro_batches(lengths: Sequence[int], size: int, rng: random.Random, groupe
     rng.shuffle(order)
     if not grouped:
         return _cut(order, size)
-    window = size * max(1, min(WINDOW, len(order) // size // 2))
+    window = size * max(1, min(WINDOW, len(order) // size // 4))
     # The sort is stable, so rows of equal length stay shuffled.
     by_length = [row for rows in _cut(order, window) for row in sorted(rows, key=lengths.__getitem__)]
     batches = _cut(by_length, size)

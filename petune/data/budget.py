@@ -18,7 +18,8 @@ def batches_to_budget(
     """All rows, shuffled, in micro-batches whose slices, one per process, keep within the budget.
 
     With grouping, shuffled rows are sorted within windows of about 50 micro-batches, up in one window and down in the
-    next, so that a batch across two windows pads no more than others; then the micro-batches are shuffled.
+    next, so that a batch across two windows pads no more than others; then the micro-batches are shuffled. Few rows
+    have two windows.
 
     Args:
         most: rows per process.

@@ -67,10 +67,14 @@ def test_seed_and_epoch_decide() -> None:
     assert all(one != other for one, other in itertools.combinations(plans, 2))
 
 
-@pytest.mark.parametrize("count", [800, 8_000])
-@pytest.mark.parametrize("knobs", [{"max_tokens": 512}, {"max_tokens": None, "batch_size": 16}])
+@pytest.mark.parametrize(("count", "knobs"), [
+    (8_000, {"max_tokens": 512}),
+    (2_000, {"max_tokens": 512}),
+    (8_000, {"max_tokens": None, "batch_size": 16}),
+    (8_000, {"max_tokens": None, "batch_size": 32}),
+])  # fmt: skip
 def test_lengths_of_texts_pad_little(count: int, knobs: dict[str, int | None]) -> None:
-    """Less than 8 of 100 positions pad, with a budget and with batches of 16; shuffled rows pad 40."""
+    """Less than 8 of 100 positions pad, with a budget and with batches of one size; of shuffled rows more than 40."""
     lengths = texts(count)
     assert padding_share(lengths, shares(plan(lengths, **knobs))) < 0.08
     shuffled = plan(lengths, max_tokens=None, batch_size=16, group_by_length=False)
