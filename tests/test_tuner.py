@@ -44,7 +44,7 @@ def spelt(function: Any) -> list[str]:
         ("predict_proba", "texts batch_size=32"),
         ("save", "folder"),
         ("load", "folder backbone=None check=False"),
-        ("plan", "data=None config=None"),
+        ("plan", "data=None config=None * timed=True"),
         ("describe", ""),
         ("push_to_hub", "repo_id * private=True dry_run=False token=None"),
         ("merge", ""),

@@ -19,6 +19,7 @@ from petune.model.bank import Bank
 from petune.model.learner import Learner
 from petune.model.modes import evaluating
 from petune.model.probe import probe_inputs
+from petune.model.quantizing import count
 from petune.tasks.base import Example, Task
 from petune.training.batches import Course, length_of
 from petune.training.cacheable import UnfitError, refuse
@@ -44,7 +45,8 @@ class Plan:
         steps: optimizer steps of the whole fit; 0 without data.
         peak_memory_megabytes: estimated, of what the report's `peak_memory_megabytes` measures: all weights, and for
             what learns gradients, optimizer state and the copy that is kept; the saved activations of one forward; and
-            what is held of the trunk's output. What an allocator holds back comes on top; on a CPU that can be much.
+            what is held of the trunk's output; or what the timed steps took, if that was more. What an allocator holds
+            back comes on top where no step was timed; on a CPU that can be much.
         epochs: of the fit.
         seconds_per_epoch: expected, the mean over the epochs, evaluations left out; None where no step was timed.
         seconds_first_epoch: expected, of the first, in which the trunk's output is computed if it is kept.
@@ -154,12 +156,12 @@ def make_plan(
         lengths = [length_of(example) for example in examples]
         tokens = max(lengths, default=min(task.max_length or ASSUMED, backbone.positions or ASSUMED))
         trained = sum(p.numel() for p in learner.parameters() if p.is_floating_point())
-        frozen = sum(p.numel() for p in backbone.model.parameters())
+        frozen = count(backbone.model)
         kept = _kept_bytes_of_trunk(learner, config, sum(lengths))
-        memory = _peak_bytes(learner, config, tokens) + min(kept, _room_for_states(config))
-        timing = None
+        memory, timing = _peak_bytes(learner, config, tokens) / MEGABYTE, None
         if timed and examples:
             timing = time_run(learner, task, tokenizer, examples, config, trunk_kept=kept > 0)
+            memory = max(memory, timing.peak_megabytes)
         return Plan(
             tuple(site.path for site in adapter.body.sites),
             trained,
@@ -168,7 +170,7 @@ def make_plan(
             len(lengths),
             tokens,
             Course(task, examples, config).total if examples else 0,
-            memory / MEGABYTE,
+            memory + min(kept, _room_for_states(config)) / MEGABYTE,
             config.epochs,
             timing.mean(config.epochs) if timing else None,
             timing.first if timing else None,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,9 +26,10 @@ from petune.model.modes import evaluating
 from petune.tasks.base import Example, Task
 from petune.training import loop
 from petune.training.batches import Course, PlannedStep, length_of, on_device
+from petune.training.report import TrainReport
 
-WARMING = 1
-"""Steps before the one that is timed: the first touches memory that later ones find, and compiles kernels."""
+WARMING, TIMED = 1, 2
+"""Steps with each batch: the first touches memory that later ones find; of the others the mean counts."""
 
 
 class Timing(NamedTuple):
@@ -36,10 +38,12 @@ class Timing(NamedTuple):
     Args:
         first: seconds of the first epoch, which fills the cache where there is one.
         later: seconds of every further epoch.
+        peak_megabytes: the most that these steps took, as a report measures it.
     """
 
     first: float
     later: float
+    peak_megabytes: float = 0.0
 
     def mean(self, epochs: int) -> float:
         """Seconds per epoch over the whole run.
@@ -65,12 +69,17 @@ def time_run(
     steps = list(Course(task, examples, dataclasses.replace(config, epochs=1)).after(0))
     chosen = spread(steps, lambda step: size_of(step, examples))
     with random_kept():
-        whole = {size_of(step, examples): _step(learner, task, tokenizer, examples, config, step) for step in chosen}
-        first = _summed(whole, steps, examples)
+        # The largest first: memory that a step before it has let go would hide what it takes.
+        reports = {
+            size_of(step, examples): _report(learner, task, tokenizer, examples, config, step)
+            for step in reversed(chosen)
+        }
+        first = _summed({size: _seconds(report) for size, report in reports.items()}, steps, examples)
+        peak = max(report.peak_memory_megabytes for report in reports.values())
         if not trunk_kept:
-            return Timing(first, first)
+            return Timing(first, first, peak)
         trunk = {size_of(step, examples): _trunk(learner, task, tokenizer, examples, step) for step in chosen}
-    return Timing(first, max(first - _summed(trunk, steps, examples), 0.0))
+    return Timing(first, max(first - _summed(trunk, steps, examples), 0.0), peak)
 
 
 def spread(steps: Sequence[PlannedStep], size: Callable[[PlannedStep], int]) -> list[PlannedStep]:
@@ -100,19 +109,21 @@ def _rows(step: PlannedStep) -> list[int]:
     return [row for ranks in step.micro for rows in ranks for row in rows]
 
 
-def _step(
+def _report(
     learner: Learner, task: Task, tokenizer: Any, examples: Sequence[Example], config: TrainConfig, step: PlannedStep
-) -> float:
-    """Seconds of one step in THE loop: a run whose epochs are this one step."""
-    rows, seconds = [examples[row] for row in _rows(step)], 0.0
+) -> TrainReport:
+    """One step in THE loop, several times over: a run whose epochs are this one step."""
     quiet = dataclasses.replace(
-        config, epochs=WARMING + 1, output_dir=None, save_every=None, metric=None, metrics=(), patience=None,
+        config, epochs=WARMING + TIMED, output_dir=None, save_every=None, metric=None, metrics=(), patience=None,
         class_weight=None, cache_trunk=False, progress="off",
     )  # fmt: skip
-    tokens = sum(map(length_of, rows))
-    for row in loop.train(learner, task, tokenizer, rows, None, quiet).history[WARMING:]:
-        seconds += tokens / row["tokens_per_second"]
-    return seconds
+    return loop.train(learner, task, tokenizer, [examples[row] for row in _rows(step)], None, quiet)
+
+
+def _seconds(report: TrainReport) -> float:
+    """Of one step."""
+    tokens = report.real_tokens / report.steps
+    return statistics.mean(tokens / row["tokens_per_second"] for row in report.history[WARMING:])
 
 
 def _trunk(learner: Learner, task: Task, tokenizer: Any, examples: Sequence[Example], step: PlannedStep) -> float:
@@ -123,11 +134,11 @@ def _trunk(learner: Learner, task: Task, tokenizer: Any, examples: Sequence[Exam
         for rows in (rows for ranks in step.micro for rows in ranks):
             batch = task.collate([examples[row] for row in rows], tokenizer)
             inputs = on_device(batch.inputs, learner.adapter.shell.backbone.device)
-            for number in range(WARMING + 1):
+            for number in range(WARMING + TIMED):
                 started = time.perf_counter()
                 learner.trunk_states(inputs)
                 _wait()
-                seconds += time.perf_counter() - started if number == WARMING else 0.0
+                seconds += (time.perf_counter() - started) / TIMED if number >= WARMING else 0.0
     return seconds
 
 
