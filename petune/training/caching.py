@@ -23,7 +23,7 @@ from accelerate.utils import broadcast_object_list
 
 from petune.data.batching import ordered_batches
 from petune.errors import ConfigError
-from petune.storage.packing import fingerprint
+from petune.storage.packing import identity
 from petune.storage.trunk_file import Shelf
 from petune.tasks.base import Example
 from petune.training.batches import length_of, on_device
@@ -144,7 +144,7 @@ class Caches:
         shell, trunk = trainee.learner.adapter.shell, trainee.learner.trunk
         assert trunk is not None
         return {
-            "backbone": fingerprint(shell.backbone),
+            "backbone": identity(shell.backbone),
             "class": type(shell.base).__name__,
             "blocks": [len(stack.blocks) for stack in trunk.stacks],
             "dtype": str(shell.backbone.dtype),

@@ -31,7 +31,7 @@ METHODS = ("lora", "adalora", "bottleneck", "prefix")
 ROWS = tiny.rows(24)
 TEXTS = [row["text"] for row in tiny.rows(6, seed=3)]
 QUIET: dict[str, Any] = {"progress": "off", "batch_size": 8}
-CONFIG = TrainConfig(epochs=6, learning_rate=1e-2, **QUIET)
+CONFIG = TrainConfig(epochs=10, learning_rate=1e-2, backbone_dropout=False, **QUIET)
 ONCE = TrainConfig(epochs=1, learning_rate=1e-2, **QUIET)
 
 
@@ -128,7 +128,7 @@ def test_a_run_keeps_its_laws(word, name, bert, tmp_path):
     before = snapshot(tuner.backbone.model)
     tuner.fit(ROWS, config=CONFIG)
     losses = [row["loss"] for row in tuner.report.history if "loss" in row]
-    assert np.mean(losses[-4:]) < 0.9 * np.mean(losses[:2])
+    assert np.mean(losses[-6:]) < 0.8 * np.mean(losses[:3])
     answers = probabilities(tuner)
     assert same(snapshot(tuner.backbone.model), before)
     loaded = Tuner.load(tuner.save(tmp_path / "it"), check=True)
@@ -383,3 +383,16 @@ def test_words_and_packages_are_checked_first(bert, monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     for work in (Tuner, AdaptedModel):
         refused(BackboneError, r"bitsandbytes|pip install 'petune\[quant\]'", lambda it=work: it(bert, quantize="8bit"))
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_the_trunk_is_cached_in_its_own_precision(word, bert, tmp_path):
+    """States on disk of the plain backbone are no states of the packed one: the losses are those without a cache."""
+    losses = {}
+    for quantize in (None, word):
+        for knobs in ({"cache_trunk": False}, {"cache_trunk": True, "cache_dir": str(tmp_path)}):
+            config = TrainConfig(epochs=2, learning_rate=1e-2, **QUIET, **knobs)
+            tuner = Tuner(bert, method=method("lora", top=1), quantize=quantize).fit(ROWS, config=config)
+            kept = losses.setdefault(quantize, [row["loss"] for row in tuner.report.history if "loss" in row])
+            assert [row["loss"] for row in tuner.report.history if "loss" in row] == pytest.approx(kept, abs=1e-5)
+    assert losses[None] != pytest.approx(losses[word], abs=1e-5)
