@@ -49,6 +49,8 @@ class TrainConfig:
         max_tokens: padded positions per device and forward; `batch_size` is then the most rows there may be. None: any.
         padding_free: whether the blocks leave padding out, which changes no loss and no gradient. `"auto"`: where the
             backbone and the method allow it and a batch pads enough for it to pay; True: or tell why not; False: never.
+        trim_last_block: compute only what the head reads of the last block, where it reads the first position (a
+            classifier of BERT's kind): the same losses for less.
         cache_trunk: whether what the frozen blocks below the lowest adapter make of each row is computed once and kept.
             `"auto"`: where that saves work and it fits; True: or tell why it cannot be; False: never.
         cache_dir: a folder for what does not fit into memory, which runs on the same backbone may share; None: a
@@ -91,6 +93,7 @@ class TrainConfig:
     group_by_length: bool = True
     max_tokens: int | None = None
     padding_free: bool | Literal["auto"] = "auto"
+    trim_last_block: bool = True
     cache_trunk: bool | Literal["auto"] = "auto"
     cache_dir: str | Path | None = None
     cache_bytes: int | None = None

@@ -21,6 +21,7 @@ from petune.model.heads import head_of
 from petune.model.learner import Learner
 from petune.model.routing import Group, entered
 from petune.model.running import backbone_output
+from petune.model.trimming import trimming
 from petune.model.trunk import States, passing
 from petune.tasks.base import IGNORE
 
@@ -52,7 +53,8 @@ FORWARD_ON_CPU, FORWARD_ELSEWHERE = 32, 4096
 def forwards(learners: Sequence[Learner], inputs: Sequence[Mapping[str, Tensor]]) -> list[list[int]]:
     """The indices of the learners that share a forward; all of them, where that pays.
 
-    Learners do not share one if they call the backbone in another way (T5's tags use its encoder alone), if gradients
+    Learners do not share one if they call the backbone in another way (T5's tags use its encoder alone, tags read every
+    position of the last block and classes the first), if gradients
     reach deeper for one than for the other (each keeps its frozen trunk, and blocks without dropout), or if padding and
     cutting the batch apart would cost more than another forward.
 
@@ -75,7 +77,7 @@ def _alike(learners: Sequence[Learner], inputs: Sequence[Mapping[str, Tensor]]) 
         shell = learner.adapter.shell
         # The shell of an encoder-decoder makes the decoder's inputs itself.
         makes_inputs = type(shell.model) if getattr(shell.model.config, "is_encoder_decoder", False) else None
-        key = type(shell.base), makes_inputs, frozenset(given), learner.lowest_block
+        key = type(shell.base), makes_inputs, frozenset(given), learner.lowest_block, learner.trims
         found.setdefault(key, []).append(index)
     return found.values()
 
@@ -100,7 +102,8 @@ def logits_together(
         range(len(learners)), key=lambda index: (repr(learners[index].method), len(inputs[index]["input_ids"]))
     )
     known = [states[index] for index in order]
-    with passing(learners[0].trunk, stacked_states([state for state in known if state is not None], len(order))):
+    together = stacked_states([state for state in known if state is not None], len(order))
+    with passing(learners[0].trunk, together), trimming(learners[0].trims):
         made = _one_forward(learners[0].bank, [Part(learners[index].adapter, inputs[index]) for index in order])
     answers = dict(zip(order, made, strict=True))
     return [answers[index] for index in range(len(learners))]

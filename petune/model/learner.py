@@ -18,8 +18,10 @@ from petune.errors import BackboneError
 from petune.methods.base import AdapterLayer, Method
 from petune.model.adapter import Adapter
 from petune.model.bank import Bank
+from petune.model.intercepting import checkpoint_contexts
 from petune.model.modes import modes_kept
-from petune.model.routing import checkpoint_contexts, entered
+from petune.model.routing import entered
+from petune.model.trimming import trimming
 from petune.model.trunk import States, Trunk, passing, trunk_of
 from petune.model.unpadding import leaving_out, unpadded
 
@@ -34,6 +36,8 @@ class Learner(nn.Module):
         # Kept out of the module tree: what is not in it is not trained, moved twice or saved.
         self.__dict__["bank"], self.__dict__["adapter"] = bank, adapter
         self.__dict__["_train_base"] = lambda on: None
+        self.trims = False
+        """Whether its calls compute the last block at the first position only."""
 
     @property
     def bank(self) -> Bank:
@@ -69,13 +73,13 @@ class Learner(nn.Module):
         bank, adapter = self.__dict__["bank"], self.__dict__["adapter"]
         # A private copy has no resident; anything else must be one, or its layers would be passed over silently.
         frame = bank.frame(adapter.name) if adapter.method.residence != "private" else None
-        with entered(frame), passing(self.trunk, trunk_states), leaving_out(self, inputs):
+        with entered(frame), passing(self.trunk, trunk_states), leaving_out(self, inputs), trimming(self.trims):
             logits: Tensor = adapter.shell.model(**adapter.shell.inputs(inputs)).logits
         return logits
 
     @functools.cached_property
     def trunk(self) -> Trunk | None:
-        """The blocks below the lowest adapter, all for a head alone; None: there are none, or nobody can tell them apart.
+        """The blocks below the lowest adapter, for a head alone all; None: there are none that can be told apart.
 
         Learners that share forwards share it as well, so it may be set to that of another.
         """

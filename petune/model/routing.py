@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from petune.errors import RouteError
 from petune.methods._stacking import Own
+from petune.model.intercepting import of_calls
 from petune.model.stacks import Lane
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ class Frame:
                 yield lane, lane.one(self._one.slots[lane.number]), None
             elif self._all >> lane.number & 1:
                 slots, start = self._slots
-                yield lane, lane.rows(slots[lane.number], start.get(lane.number)), None
+                yield lane, lane.rows(slots[lane.number], start.get(lane.number), self.batch), None
             else:
                 rows = self._rows(1 << lane.number)
                 yield lane, lane.rows(self._slots[0][lane.number].index_select(0, rows)), rows
@@ -230,7 +231,8 @@ class Frame:
             RouteError: a per-row route at a site whose leading axis is not the batch.
         """
         for lane, own, rows in self.stacked(path):
-            if self._one is not None or (rows is None and x.dim() == y.dim() == 3 and len(x) == len(y) == self.batch):
+            by_row = rows is None and x.dim() == y.dim() == 3 and x.size(0) == y.size(0) == self.batch
+            if self._one is not None or by_row:
                 y = lane.layer.routed(own, x, y)
                 continue
             x_rows, y_rows = _with_tokens(self._by_row(path, x)), _with_tokens(self._by_row(path, y))
@@ -275,7 +277,7 @@ def _range(times: int, like: Tensor) -> Tensor:
 
 
 FrameOrNone = TypeVar("FrameOrNone", bound=Frame | None)
-_current: ContextVar[Frame | None] = ContextVar("petune_frame", default=None)
+_current: ContextVar[Frame | None] = of_calls("petune_frame", None)
 
 
 def current(owner: object) -> Frame | None:
@@ -297,9 +299,3 @@ def entered(frame: FrameOrNone) -> Iterator[FrameOrNone]:
         yield frame
     finally:
         _current.reset(token)
-
-
-def checkpoint_contexts() -> tuple[Any, Any]:
-    """For `torch.utils.checkpoint(context_fn=...)`: the recomputation, which may run after the call has ended or in
-    another thread, enters the frame of the call again."""
-    return entered(_current.get()), entered(_current.get())

@@ -9,8 +9,9 @@ another thread's, goes its usual way. Module tree, classes and state_dict stay u
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from petune.model.families import FAMILIES
+from petune.model.intercepting import Forward, intercepting, of_calls, saying
 from petune.tasks.base import IGNORE
 
 States = tuple[Tensor, ...]
@@ -48,7 +50,7 @@ class _Call:
     given: bool
 
 
-_running: ContextVar[_Call | None] = ContextVar("petune_trunk", default=None)
+_running: ContextVar[_Call | None] = of_calls("petune_trunk", None)
 
 
 class Trunk:
@@ -74,31 +76,21 @@ class Trunk:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Makes `catch` and `passing` possible; several trunks of one backbone may listen at once."""
-        taken: list[tuple[nn.Module, Any]] = []
-        try:
+        with ExitStack() as all_of_them:
             for number, stack in enumerate(self.stacks):
-                for index, block in enumerate(stack.blocks):
-                    taken.append((block, block.__dict__.get("forward")))
-                    block.__dict__["forward"] = _Interceptor(self, number, index).forward
+                each = functools.partial(self._interceptor, number)
+                all_of_them.enter_context(intercepting(stack.blocks, each))
             yield
-        finally:
-            for block, before in reversed(taken):
-                if before is None:
-                    del block.__dict__["forward"]
-                else:
-                    block.__dict__["forward"] = before
+
+    def _interceptor(self, number: int, index: int, forward: Forward) -> Forward:
+        return _Interceptor(self, number, index, forward).forward
 
     @torch.no_grad()
     def catch(self, forward: Callable[[], Any]) -> States:
         """The states at the trunk's end; what `forward` would do behind it is not done."""
         call = _Call(self, [None] * len(self.stacks), given=False)
-        token = _running.set(call)
-        try:
+        with saying(_running, call), suppress(Reached):
             forward()
-        except Reached:
-            pass
-        finally:
-            _running.reset(token)
         return tuple(state for state in call.states if state is not None)
 
     def lengths(self, inputs: Mapping[str, Tensor]) -> list[Tensor] | None:
@@ -125,11 +117,8 @@ def passing(trunk: Trunk | None, states: States | None) -> Iterator[None]:
     if trunk is None or states is None:
         yield
         return
-    token = _running.set(_Call(trunk, list(states), given=True))
-    try:
+    with saying(_running, _Call(trunk, list(states), given=True)):
         yield
-    finally:
-        _running.reset(token)
 
 
 def trunk_of(blocks: Sequence[tuple[str, nn.Module]], lowest: int, model_type: str) -> Trunk | None:
@@ -158,11 +147,10 @@ def trunk_of(blocks: Sequence[tuple[str, nn.Module]], lowest: int, model_type: s
 class _Interceptor:
     """Stands before one block. Its `forward` is a bound method, so that a deep copy re-binds it."""
 
-    def __init__(self, trunk: Trunk, number: int, index: int) -> None:
+    def __init__(self, trunk: Trunk, number: int, index: int, inner: Forward) -> None:
         stack = trunk.stacks[number]
-        self._trunk, self._number, self._index = trunk, number, index
+        self._trunk, self._number, self._index, self._inner = trunk, number, index, inner
         self._last, self._whole = index == len(stack.blocks) - 1, stack.whole
-        self._inner = stack.blocks[index].forward
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The block's output: its own, or what stands in for it."""

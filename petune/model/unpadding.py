@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from petune.errors import ConfigError
 from petune.model.attention import kinds_of, switch_off, switch_on
 from petune.model.families import FAMILIES
+from petune.model.intercepting import Forward, intercepting, of_calls, saying
 from petune.model.packed import Layout, Unpadded, layout_of
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ WORTH = 0.1
 SHARE = "unpadded from this share of padding"
 """Where a learner keeps it, beside its modules."""
 
-_running: ContextVar[Layout | None] = ContextVar("petune_layout", default=None)
+_running: ContextVar[Layout | None] = of_calls("petune_layout", None)
 
 
 @contextmanager
@@ -59,7 +60,8 @@ def unpadded(learner: Learner, padding_free: bool | Literal["auto"]) -> Iterator
     switch_on(shell.backbone.model)
     learner.__dict__[SHARE] = WORTH if padding_free == "auto" else 0.0
     try:
-        with _intercepted([block for _, block in shell.backbone.blocks(shell.base)]):
+        blocks = [block for _, block in shell.backbone.blocks(shell.base)]
+        with intercepting(blocks, lambda at, forward: _Interceptor(blocks, at, forward).forward):
             yield
     finally:
         del learner.__dict__[SHARE]
@@ -94,36 +96,22 @@ def leaving_out(learner: nn.Module, inputs: Mapping[str, Any]) -> Iterator[None]
     if share is not None and learner.training and isinstance(mask, Tensor) and mask.dim() == 2:
         found = layout_of(mask)
         layout = found if found is not None and found.padding_share > 0 and found.padding_share >= share else None
-    token = _running.set(layout)
-    try:
+    with saying(_running, layout):
         yield
-    finally:
-        _running.reset(token)
 
 
-@contextmanager
-def _intercepted(blocks: Sequence[nn.Module]) -> Iterator[None]:
-    """The calls of all blocks pass by us."""
-    taken: list[tuple[nn.Module, Any]] = []
-    try:
-        for block in blocks:
-            taken.append((block, block.__dict__.get("forward")))
-            block.__dict__["forward"] = _Interceptor(block, last=block is blocks[-1]).forward
-        yield
-    finally:
-        for block, before in reversed(taken):
-            if before is None:
-                del block.__dict__["forward"]
-            else:
-                block.__dict__["forward"] = before
+def whole(state: Tensor) -> Tensor:
+    """A state inside the running call, (B, T, D), with the padding put back if it was left out."""
+    layout = _running.get()
+    return state if layout is None else _whole(layout, state)
 
 
 class _Interceptor:
     """Stands before one block. Its `forward` is a bound method, so that a deep copy re-binds it."""
 
-    def __init__(self, block: nn.Module, *, last: bool) -> None:
-        self._inner, self._last = block.forward, last
-        self._names = _positional(type(block).forward)
+    def __init__(self, blocks: Sequence[nn.Module], index: int, inner: Forward) -> None:
+        self._inner, self._last = inner, index == len(blocks) - 1
+        self._names = _positional(type(blocks[index]).forward)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The block's output; in a call without padding (1, N, D), but (B, T, D) from the last block.

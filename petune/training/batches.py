@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -65,38 +67,59 @@ class Course:
     examples: Sequence[Example]
     config: TrainConfig
     world: int = 1
-    per_epoch: int = field(init=False)
-    """Optimizer steps of one epoch."""
+    starts: list[int] = field(init=False)
+    """The number of the first step of each epoch, counted from 0; a budget of tokens may make epochs differ."""
     total: int = field(init=False)
     """Optimizer steps of the whole run."""
 
     def __post_init__(self) -> None:
         self._lengths = [length_of(example) for example in self.examples]
         self._counts = [self.task.count(example) for example in self.examples]
-        self.per_epoch = len(self._plan(0))
-        self.total = self.per_epoch * self.config.epochs
+        first, epochs = len(self._plan(0)), range(self.config.epochs)
+        sizes = [first if self.config.max_tokens is None else len(self._plan(epoch)) for epoch in epochs]
+        *self.starts, self.total = itertools.accumulate(sizes, initial=0)
+
+    def epochs_at(self, step: int) -> float:
+        """How many epochs are done after so many steps.
+
+        Example:
+            >>> from petune.tasks.sequence_classification import SequenceClassification
+            >>> course = Course(SequenceClassification(), [{"input_ids": [1]}] * 8, TrainConfig(batch_size=2))
+            >>> course.epochs_at(6)
+            1.5
+        """
+        epoch = self.epoch_of(step)
+        return epoch + (step - self.starts[epoch]) / (self._end(epoch) - self.starts[epoch])
+
+    def epoch_of(self, step: int) -> int:
+        """The epoch, from 0, that goes on once so many steps are done; the last one goes on for good."""
+        return bisect.bisect_right(self.starts, step) - 1
+
+    def _end(self, epoch: int) -> int:
+        return [*self.starts, self.total][epoch + 1]
 
     def _plan(self, epoch: int) -> list[list[list[list[int]]]]:
         config = self.config
         steps = plan_epoch(
             self._lengths,
-            batch_size=config.batch_size,
+            batch_size=config.rows,
             accumulation=config.gradient_accumulation_steps,
             seed=config.seed,
             epoch=epoch,
             group_by_length=config.group_by_length,
             world=self.world,
+            max_tokens=config.max_tokens,
         )
         return [step.micro for step in steps]
 
     def after(self, done: int) -> Iterator[PlannedStep]:
         """The steps that are left once `done` of the run are done."""
-        for epoch in range(done // self.per_epoch, self.config.epochs):
+        for epoch in range(self.epoch_of(done), self.config.epochs):
             plan = self._plan(epoch)
-            for index in range(max(0, done - epoch * self.per_epoch), self.per_epoch):
+            for index in range(max(0, done - self.starts[epoch]), len(plan)):
                 rows = [row for ranks in plan[index] for part in ranks for row in part]
                 items, tokens = (sum(many[row] for row in rows) for many in (self._counts, self._lengths))
-                yield PlannedStep(plan[index], epoch, index + 1 == self.per_epoch, items, tokens)
+                yield PlannedStep(plan[index], epoch, index + 1 == len(plan), items, tokens)
 
 
 def micro_batches(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from petune.config import TrainConfig
 from petune.model.taps import Tap
@@ -46,6 +47,14 @@ def refuse(learner: Learner, config: TrainConfig) -> None:
             )
 
 
+def few_rows(trainee: Trainee) -> dict[str, Tensor]:
+    """A batch of three rows, from the shortest to the longest, to try something on."""
+    examples = trainee.examples
+    order = sorted(range(len(examples)), key=lambda row: length_of(examples[row]))
+    some = dict.fromkeys((order[0], order[len(order) // 2], order[-1]))
+    return trainee.task.collate([examples[row] for row in some], trainee.tokenizer).inputs
+
+
 def evaluates_alike(config: TrainConfig) -> bool:
     """Whether an evaluation computes in the precision of the training."""
     return config.mixed_precision == "no"
@@ -53,10 +62,7 @@ def evaluates_alike(config: TrainConfig) -> bool:
 
 def prove(trainee: Trainee, accelerator: Accelerator) -> States:
     """The states of some rows, which have the same logits with them given; raises UnfitError if they have not."""
-    learner, examples = trainee.learner, trainee.examples
-    order = sorted(range(len(examples)), key=lambda row: length_of(examples[row]))
-    some = [examples[row] for row in dict.fromkeys((order[0], order[len(order) // 2], order[-1]))]
-    inputs = trainee.task.collate(some, trainee.tokenizer).inputs
+    learner, inputs = trainee.learner, few_rows(trainee)
     moved = on_device(inputs, accelerator.device)
     learner.mode(False)
     try:

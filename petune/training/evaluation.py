@@ -25,6 +25,7 @@ def evaluate(
     batch_size: int,
     device: torch.device | None = None,
     cache: TrunkCache | None = None,
+    max_tokens: int | None = None,
 ) -> EvalReport:
     """The figures of labelled rows: `loss` and each metric.
 
@@ -35,10 +36,12 @@ def evaluate(
         metrics: names, `evaluate` objects or functions, as in `TrainConfig.metrics`.
         device: None: where the learner's parameters are.
         cache: what the trunk makes of these rows, where that is known.
+        max_tokens: padded positions of a batch; None: any number.
     """
     from petune.metrics.base import compute, per_class  # imports evaluate, which takes seconds; predict needs it not
 
-    logits, loss = _forward_all(learner, task, tokenizer, examples, batch_size, device or device_of(learner), cache)
+    device = device or device_of(learner)
+    logits, loss = _forward_all(learner, task, tokenizer, examples, batch_size, device, cache, max_tokens)
     answers, references = task.answers(logits, examples), task.references(examples)
     figures = compute(metrics, answers, references, task.labels)
     items = sum(task.count(example) for example in examples)
@@ -75,6 +78,7 @@ def _forward_all(
     batch_size: int,
     device: torch.device,
     cache: TrunkCache | None,
+    max_tokens: int | None = None,
 ) -> tuple[list[np.ndarray], float]:
     """The logits of every row, and the sum of the losses of those that carry labels."""
     logits: list[Any] = [None] * len(examples)
@@ -84,7 +88,7 @@ def _forward_all(
     try:
         # no_grad, not inference_mode: a buffer that the backbone makes here (rotary tables) may meet autograd later.
         with torch.no_grad():
-            for rows in ordered_batches([length_of(example) for example in examples], batch_size):
+            for rows in ordered_batches([length_of(example) for example in examples], batch_size, max_tokens):
                 some = [examples[row] for row in rows]
                 batch = task.collate(some, tokenizer)
                 states = states_on_device(cache, batch.inputs, device)

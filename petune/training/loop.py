@@ -23,6 +23,7 @@ from petune.methods.base import Progress
 from petune.model.joint import forwards, logits_together
 from petune.tasks.base import Example, Task
 from petune.training.accelerating import accelerating, prepared
+from petune.training.batch_size import sized
 from petune.training.batches import MicroBatch
 from petune.training.caching import Caches
 from petune.training.callbacks import Callback
@@ -33,6 +34,7 @@ from petune.training.report import TrainReport
 from petune.training.resume import go_on, save_if_due
 from petune.training.run import Run
 from petune.training.trainee import Trainee, agreed, refuse_several_processes
+from petune.training.trimmed import trimmed
 from petune.training.watching import watchers
 
 if TYPE_CHECKING:
@@ -86,9 +88,13 @@ def train_together(
         refuse_several_processes(accelerator, trainees)
         for trainee in trainees:
             trainee.learner.place(accelerator.device)
-        wrapped = [stack.enter_context(_fitting(trainee, accelerator)) for trainee in trainees]
+        alone = len(trainees) == 1
+        wrapped = [stack.enter_context(_fitting(trainee, accelerator, alone=alone)) for trainee in trainees]
+        for trainee in trainees:
+            stack.enter_context(trimmed(trainee, accelerator))
         caches = Caches(accelerator, stack)
         kept = [caches.for_trainee(trainee) for trainee in trainees]
+        trainees = sized(trainees, accelerator, resume)
         set_seed(config.seed, device_specific=True)
         weights = bytes_of(tensor for trainee in trainees for tensor in trainee.learner.weights())
         meter = MemoryMeter(accelerator.device, weights)
@@ -116,11 +122,12 @@ def train_together(
 
 
 @contextmanager
-def _fitting(trainee: Trainee, accelerator: Accelerator) -> Iterator[tuple[Any, Any]]:
+def _fitting(trainee: Trainee, accelerator: Accelerator, *, alone: bool) -> Iterator[tuple[Any, Any]]:
     """A learner in the state in which it learns; it and its optimizer as Accelerate wraps them."""
     learner, config = trainee.learner, trainee.config
     dropout, checkpointing = config.backbone_dropout, config.gradient_checkpointing
-    with learner.fitting(backbone_dropout=dropout, gradient_checkpointing=checkpointing):
+    padding_free = config.padding_free if alone else False  # a joint batch is padded to the longest row of all
+    with learner.fitting(backbone_dropout=dropout, gradient_checkpointing=checkpointing, padding_free=padding_free):
         optimizer = make_optimizer(learner, config, trainee.peak)
         with prepared(accelerator, learner, optimizer) as wrapped:
             yield wrapped

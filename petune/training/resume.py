@@ -91,8 +91,8 @@ def _state(run: Run, training: Mapping[str, Any]) -> dict[str, Any]:
     """What `go_on` needs besides the tensors; the epoch is there for people."""
     return {
         "step": run.step,
-        "epoch": run.step // run.course.per_epoch,
-        "steps_into_epoch": run.step % run.course.per_epoch,
+        "epoch": run.course.epoch_of(run.step),
+        "steps_into_epoch": run.step - run.course.starts[run.course.epoch_of(run.step)],
         "learning_rate": run.rate,
         "tokens": [run.tokens, run.real_here, run.positions_here],
         "seconds": run.watch.to_json(),

@@ -132,7 +132,7 @@ class Run:
     def enter(self, tokens: int, loss: Tensor, norm: Tensor) -> None:
         """Notes a step before its update, so that on a CPU a bad gradient never reaches the weights."""
         step = self.step + 1
-        self.ledger.enter(step, step / self.course.per_epoch, self.rate, tokens, loss, norm)
+        self.ledger.enter(step, self.course.epochs_at(step), self.rate, tokens, loss, norm)
         self.tokens += tokens
 
     def step_is_done(self) -> None:
@@ -189,7 +189,7 @@ class Run:
     def _evaluate_and_select(self) -> None:
         assert self.selection is not None
         figures = self.figures()
-        row = {"step": self.step, "epoch": self.step / self.course.per_epoch, "seconds": round(self.watch.seconds, 3)}
+        row = {"step": self.step, "epoch": self.course.epochs_at(self.step), "seconds": round(self.watch.seconds, 3)}
         row |= {EVAL + name: value for name, value in figures.items()}
         self.history.append(row)
         if (doubt := self.selection.doubt(figures)) and doubt not in self.notices:
@@ -212,8 +212,9 @@ class Run:
             self.tokenizer,
             self.eval_examples,
             self._metrics(),
-            self.config.batch_size,
+            self.config.rows,
             cache=self.cache if evaluates_alike(self.config) else None,
+            max_tokens=self.config.max_tokens,
         )
         if not math.isfinite(report["loss"]):
             raise DivergedError(f"The evaluation's loss became {report['loss']}", self.step, self.rate)

@@ -111,6 +111,12 @@ def agreed(trainees: Sequence[Trainee]) -> TrainConfig:
                     fix="Give each its own output_dir.",
                 )
             folders[folder] = trainee.name
+    if len(trainees) > 1 and any(trainee.config.padding_free is True for trainee in trainees):
+        raise ConfigError(
+            "padding_free=True was asked for in a joint fit.",
+            expected="A forward there holds the batches of all adapters, each padded to the longest row of all.",
+            fix="Use padding_free='auto', or fit the adapters one after the other.",
+        )
     if len(trainees) > 1 and first.mixed_precision == "fp16":
         raise ConfigError(
             "mixed_precision='fp16' was asked for in a joint fit.",

@@ -14,7 +14,8 @@ from petune.errors import RouteError
 from petune.knobs import knobs
 from petune.methods.base import AdapterLayer, Method, Site
 from petune.model.bank import Bank
-from petune.model.routing import checkpoint_contexts, entered
+from petune.model.intercepting import checkpoint_contexts
+from petune.model.routing import entered
 from petune.model.running import run
 from tests.conformance.subjects import add, differ, method, open_backbone
 from tests.conformance.test_routing import crowd

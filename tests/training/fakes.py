@@ -67,7 +67,7 @@ class FakeLayer(AdapterLayer):
 class FakeLearner(nn.Module):
     """Mean of embeddings -> layer -> dropout -> linear; logits (B, C)."""
 
-    trunk = None
+    trunk, trims = None, False
 
     def __init__(self, *, dropout: float = 0.0, method: Method | None = None, classes: int = 3, seed: int = 0) -> None:
         super().__init__()
@@ -85,6 +85,9 @@ class FakeLearner(nn.Module):
     def layers(self) -> dict[str, AdapterLayer]:
         return {"adapter": self.adapter}
 
+    def live_blocks(self) -> list[nn.Module]:
+        return []
+
     def weights(self) -> Iterator[Tensor]:
         yield from self.parameters()
 
@@ -98,7 +101,7 @@ class FakeLearner(nn.Module):
         self.to(device)
 
     @contextmanager
-    def fitting(self, *, backbone_dropout: bool, gradient_checkpointing: bool) -> Iterator[None]:
+    def fitting(self, **knobs: Any) -> Iterator[None]:
         was = self.training
         self.mode(True)
         yield
