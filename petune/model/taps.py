@@ -1,7 +1,8 @@
 """Taps: what listens at a site and hands the call's rows to their layers. The backbone's modules stay as they are.
 
-Under `torch.compile` the hooks are traced: a graph of a call without gradients holds one opaque operator per site (see
-`opaque`), and any other graph ends there, so that the layers run as they always do.
+Under `torch.compile` the hooks are traced. A graph of a call without gradients holds one opaque operator per site (see
+`opaque`), one of a learner that is known beforehand its layers (see `compiled_learning`). Any other graph ends at a
+site, so that the layers run as they always do.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ class Tap:
         self.apart = site.input is not site.output
         self._number, self._passing = opaque.numbered(self), local()
         self.handles: list[RemovableHandle] = []
+        self.learning: nn.Module | None = None
+        """The one layer that learns here, while compiled code of its learner may be entered (`compiled_learning`)."""
         try:
             if self.apart:
                 self.handles.append(site.input.register_forward_pre_hook(self.note, with_kwargs=True))
@@ -55,7 +58,8 @@ class Tap:
 
     def __getstate__(self) -> dict[str, Any]:
         """What a deep copy is made of; it gets a number of its own."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("_number", "_passing")}
+        kept = {name: value for name, value in self.__dict__.items() if name not in ("_number", "_passing")}
+        return {**kept, "learning": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -83,6 +87,8 @@ class Tap:
         x = self._passed() if self.apart else _first(args, kwargs)
         if not torch.compiler.is_compiling():
             return self.changed(x, output)
+        if x is not None and self.learning is not None and torch.is_grad_enabled():
+            return self.learning(x, output)
         if x is None or torch.is_grad_enabled():
             return _aside(self.changed, x, output)
         opaque.act(x, output, self._number)
