@@ -97,12 +97,10 @@ def _make(kind: str) -> Callable[..., Any]:
         layers = frame.layers(path)
         if layers and layers[0][1] is None:
             return call.through(layers[0][0], None)
-        output, weights = _stacked(call, frame, path, kind)
-        # Adapters in training: their rows attend once more, each through its own layer.
-        for layer, rows in layers:
-            assert rows is not None
-            output = output.index_copy(0, rows, call.through(layer, rows)[0].to(output.dtype))
-        return output, None if layers else weights
+        served = frame.served(path)
+        if not layers and served is None:
+            return call.prefixed(prefixed(frame, path, key, value), None, kind)
+        return _by_rows(call, frame, path, kind)
 
     aside = torch.compiler.disable(attend)
 
@@ -149,18 +147,25 @@ class Call(NamedTuple):
         return self.original(self.module, _rows(self.query, rows), key, value, mask, **kwargs)
 
 
-def _stacked(call: Call, frame: Frame, path: str, kind: str) -> Any:
-    """Every row through its own resident prefix; rows without one attend as they would alone."""
-    rows = frame.served(path)
-    if rows is not None and not len(rows):
+def _by_rows(call: Call, frame: Frame, path: str, kind: str) -> Any:
+    """Every row attends once: with its adapter's prefix, or as it would alone."""
+    parts = [(rows, call.through(layer, rows)[0]) for layer, rows in frame.layers(path) if rows is not None]
+    served = frame.served(path)
+    if served is not None and len(served):
+        wide = prefixed(frame, path, call.key, call.value)
+        parts.append((served, call.prefixed(wide, served, kind)[0]))
+    batch = len(call.key)
+    if not parts:
         return call.plain(None)
-    wide = prefixed(frame, path, call.key, call.value)
-    if rows is None:
-        return call.prefixed(wide, None, kind)
-    among = torch.ones(len(call.key), dtype=torch.bool, device=rows.device).index_fill(0, rows, False)
-    output, others = call.prefixed(wide, rows, kind)[0], among.nonzero().flatten()
-    whole = output.new_empty(len(among), *output.shape[1:]).index_copy(0, rows, output)
-    return whole.index_copy(0, others, call.plain(others)[0].to(whole.dtype)), None
+    if sum(len(rows) for rows, _ in parts) < batch:
+        among = torch.ones(batch, dtype=torch.bool, device=call.key.device)
+        for rows, _ in parts:
+            among = among.index_fill(0, rows, False)
+        others = among.nonzero().flatten()
+        parts.append((others, call.plain(others)[0]))
+    dtype = parts[0][1].dtype
+    order = torch.cat([rows for rows, _ in parts]).argsort()
+    return torch.cat([output.to(dtype) for _, output in parts]).index_select(0, order), None
 
 
 def _make_mask(kind: str) -> Callable[..., Any]:
