@@ -48,6 +48,8 @@ def narrowed(x: Tensor, weight: Tensor, dropout: float = 0.0) -> Tensor:
     if dropout or (dtype != x.dtype and weight.dim() == 2 and torch.is_grad_enabled()):
         kept = drawn(x, dropout) if dropout else None
         return _Narrowed.apply(x, weight, kept, _share(dropout), dtype)  # type: ignore[no-any-return, no-untyped-call]
+    if x.dtype == weight.dtype == dtype:
+        return product(x, weight.mT)
     return product(x.to(dtype), weight.to(dtype).mT)
 
 

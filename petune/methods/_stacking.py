@@ -60,12 +60,14 @@ def add_product(y: Tensor, left: Tensor, right: Tensor, scale: float | Tensor = 
     """
     if isinstance(scale, Tensor):
         left, scale = (left * scale).to(left.dtype), 1.0
-    right = right.to(left.dtype)
+    right = right if right.dtype == left.dtype else right.to(left.dtype)
     if y.dtype != left.dtype or (right.dim() == 3 and y.dim() != 3):
         change = product(left, right)
         return y + (change if scale == 1.0 else change * scale).to(y.dtype)
     graph = torch.is_grad_enabled() and (y.requires_grad or left.requires_grad or right.requires_grad)
     in_place = not graph and y.dim() == 3 and y.is_contiguous()
+    if in_place and scale != 1.0:
+        left, scale = left * scale, 1.0  # much smaller than y, and a batched product with a factor takes longer
     if right.dim() == 3:
         add = y.baddbmm_ if in_place else functools.partial(torch.baddbmm, y)
         return add(left, right, alpha=scale)

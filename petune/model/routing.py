@@ -104,8 +104,9 @@ class Frame:
         """Each row's adapter for `times` rows that follow each other, as beam search repeats its inputs."""
         if self.batch is None or times == 1:
             return self.fresh()
+        copies = torch.arange(times)
         groups = tuple(
-            Group(g.adapter, None if g.rows is None else (g.rows[:, None] * times + _range(times, g.rows)).flatten())
+            Group(g.adapter, None if g.rows is None else (g.rows[:, None] * times + copies.to(g.rows.device)).flatten())
             for g in self._live
         )
         route: Any = [entry for entry in self.route or () for _ in range(times)]
@@ -270,10 +271,6 @@ def _put(rows: Tensor | None, layer: Callable[[Tensor, Tensor], Tensor], x: Tens
     if rows is None:
         return layer(x, y)
     return y.index_copy(0, rows, layer(x.index_select(0, rows), y.index_select(0, rows)).to(y.dtype))
-
-
-def _range(times: int, like: Tensor) -> Tensor:
-    return torch.arange(times, device=like.device)
 
 
 FrameOrNone = TypeVar("FrameOrNone", bound=Frame | None)

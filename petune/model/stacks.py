@@ -71,17 +71,19 @@ class Lane(NamedTuple):
         scale = self.scale[slot].item() if isinstance(self.scale, Tensor) else self.scale
         return Own(own, scale, self.options)
 
-    def rows(self, slots: Tensor, start: int | None = None) -> Own:
+    def rows(self, slots: Tensor, start: int | None = None, count: int | None = None) -> Own:
         """Each row's weights.
 
         Args:
             slots: (B,) int64.
             start: the first of them, where they follow each other: then nothing is copied.
+            count: B, where it is known; to ask a tensor takes longer.
         """
         if start is None or torch.is_grad_enabled():  # a graph outlives its call, as in `one`
             own = {name: tensor.index_select(0, slots) for name, tensor in self.tensors.items()}
         else:
-            own = {name: tensor.narrow(0, start, len(slots)) for name, tensor in self.tensors.items()}
+            count = len(slots) if count is None else count
+            own = {name: tensor.narrow(0, start, count) for name, tensor in self.tensors.items()}
         scale = self.scale.index_select(0, slots) if isinstance(self.scale, Tensor) else self.scale
         return Own(own, scale, self.options)
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import copy
 import random
+from collections import Counter
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from petune.methods._stacking import add_product
 from petune.methods.lora import LoRALayer
 from petune.methods.prefix import PrefixLayer
 from petune.model.bank import Bank
+from petune.model.routing import entered
 from petune.model.stacks import Stack, bucket_of, key_of, parameter_of
-from tests.conformance.subjects import add, method, open_backbone
+from tests.conformance.subjects import add, batch, method, open_backbone
 
 CPU = torch.device("cpu")
 RECIPES: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -261,3 +264,36 @@ def test_the_sum_is_written_in_place_only_where_nobody_can_tell():
         found = add_product(given, there, right)
         assert torch.equal(given, before)
         assert not torch.equal(found, before)
+
+
+class Counted(TorchDispatchMode):
+    """Counts operations by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        """Runs an operation and counts it."""
+        self.seen[func.overloadpacket.__name__] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("order", "gathers"), [((0, 1, 2, 3, 4), 0), ((3, 0, 4, 1, 1), 2)], ids=["steady", "mixed"])
+def test_a_site_of_a_mixed_batch_takes_two_products(order, gathers):
+    """One product down and one up into the output, with the scale on the small side; rows whose slots follow each other
+    are not gathered at all, others once for each factor. No sum, copy or cast of the output's size."""
+    bank, inputs = Bank(open_backbone("bert")), batch("bert", "single")
+    for index in range(5):
+        add(bank, f"a{index}", method("lora", rank=2), "single", seed=index, seated=True)
+    sites = len(bank.find("a0").body.sites)
+    found = []
+    for route in (None, [f"a{index}" for index in order]):
+        with entered(bank.frame(route)), Counted() as counted:
+            bank.backbone.model(**inputs)
+        found.append(counted.seen)
+    more = {name: count for name, count in (found[1] - found[0]).items() if name not in ("slice", "transpose", "view")}
+    once = {"index_select": gathers * sites + 1, "bmm": sites, "baddbmm_": sites, "mul": sites}
+    assert {name: more.get(name, 0) for name in once} == once
+    assert not more.keys() & {"add", "clone", "copy_", "_to_copy", "cat", "index_copy"}
