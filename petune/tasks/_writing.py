@@ -69,8 +69,8 @@ class WritingTask(Task):
         """The sum over supervised pieces of the cross-entropy.
 
         Args:
-            logits: (B, T, V).
-            labels: (B, T) int64, -100 where nothing is learnt.
+            logits: (B, T, V); or (N, V), those of the supervised places alone.
+            labels: (B, T) int64, -100 where nothing is learnt; or (N,), as from `supervised`.
             label_smoothing: towards 1/V.
 
         Raises:
@@ -78,12 +78,27 @@ class WritingTask(Task):
         """
         if class_weight is not None:
             raise self._no_classes()
-        if self.shifted:
-            logits, labels = logits[:, :-1], labels[:, 1:]
-        kept = labels != IGNORE
-        return nn.functional.cross_entropy(
-            logits[kept].float(), labels[kept], reduction="sum", label_smoothing=label_smoothing
-        )
+        if labels.dim() == 2:
+            at, labels = self.supervised(labels)
+            logits = logits.flatten(0, 1)[at]
+        return nn.functional.cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=label_smoothing)
+
+    def supervised(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Where a loss falls: (N,) places, b * T + t for the logits at t of row b; and (N,) what they should foretell.
+
+        Best asked of labels on the host, because the number of places is not known beforehand.
+
+        Args:
+            labels: (B, T) int64, -100 where nothing is learnt.
+
+        Example:
+            >>> from petune.tasks.causal_lm import CausalLM
+            >>> CausalLM().supervised(torch.tensor([[-100, 7, 8], [5, -100, 6]]))
+            (tensor([0, 1, 4]), tensor([7, 8, 6]))
+        """
+        targets = nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORE) if self.shifted else labels
+        at = (targets.flatten() != IGNORE).nonzero().flatten()
+        return at, targets.flatten()[at]
 
     def count(self, example: Example) -> int:
         """The supervised pieces of an example."""
