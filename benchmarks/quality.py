@@ -28,10 +28,12 @@ from typing import Any
 import torch
 
 from benchmarks import machine, real_data
-from petune import SequenceClassification, TokenClassification, TrainConfig, Tuner
+from petune import LoRA, SequenceClassification, TokenClassification, TrainConfig, Tuner
 from petune.lookup import find
 
-ARMS = ("head", "lora", "full", "bottleneck", "adalora", "prefix")
+ARMS = ("head", "lora", "lora-top", "full", "bottleneck", "adalora", "prefix")
+TOP = 2
+"""Blocks that `lora-top` adapts, the top third; its trunk is computed once."""
 FACTORS = (1 / 3, 1.0, 3.0)
 SEEDS = (0, 1, 2)
 WHOLE = tuple(arm for arm in ARMS if arm != "head")
@@ -87,7 +89,7 @@ def _runs(name: str, arm: str) -> list[dict[str, Any]]:
 
 def _arm(name: str, data: Set, arm: str) -> None:
     """Every run of one arm that is not there yet: the grid, its seeds at the best rate, and once the whole set."""
-    runs, default = _runs(name, arm), find("methods", arm).learning_rate
+    runs, default = _runs(name, arm), _default_rate(arm)
     what = {"set": name, "arm": arm, "seed": 0, "whole": False}
     for factor in FACTORS:
         _once(runs, data, {**what, "rate": default * factor}, test=False)
@@ -105,8 +107,13 @@ def _best_rate(runs: list[dict[str, Any]]) -> float:
 
 def _between(run: dict[str, Any]) -> bool:
     """Whether a run's rate is none of the grid's: such runs are shown apart, because not every arm had them."""
-    default = find("methods", run["arm"]).learning_rate
+    default = _default_rate(run["arm"])
     return not any(math.isclose(run["rate"], default * factor) for factor in FACTORS)
+
+
+def _default_rate(arm: str) -> float:
+    """The method's own."""
+    return float(find("methods", "lora" if arm == "lora-top" else arm).learning_rate)
 
 
 _kept: dict[str, Tuner] = {}
@@ -138,7 +145,8 @@ def _once(runs: list[dict[str, Any]], data: Set, what: dict[str, Any], *, test: 
 
 
 def _train(data: Set, what: dict[str, Any]) -> tuple[Tuner, dict[str, Any]]:
-    tuner = Tuner(real_data.encoder_folder(), task=data.task, method=what["arm"])
+    method = LoRA(top=TOP) if what["arm"] == "lora-top" else what["arm"]
+    tuner = Tuner(real_data.encoder_folder(), task=data.task, method=method)
     epochs = 1 if what["whole"] else data.epochs
     config = TrainConfig(epochs=epochs, learning_rate=what["rate"], seed=what["seed"], progress="off")
     rows = data.train(what["whole"])

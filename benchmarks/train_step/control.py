@@ -116,9 +116,9 @@ def trainer(settings: Settings, learner: Any, rows: Rows, place: str, *, best: b
     return made
 
 
-def trained(settings: Settings, learner: Any, *, best: bool = True, **more: Any) -> Outcome:
+def trained(settings: Settings, learner: Any, *, best: bool = True, padded: int = 0, **more: Any) -> Outcome:
     """One run of `Trainer.train()`."""
-    rows = encoded(settings, settings.train)
+    rows = encoded(settings, settings.train, padded=padded)
     with tempfile.TemporaryDirectory() as place:
         made = trainer(settings, learner, rows, place, best=best, **more)
         seconds = clocked(made)
