@@ -78,10 +78,14 @@ class WritingTask(Task):
         """
         if class_weight is not None:
             raise self._no_classes()
-        if labels.dim() == 2:
+        if labels.dim() == 2 and labels.device.type == "cpu":
             at, labels = self.supervised(labels)
             logits = logits.flatten(0, 1)[at]
-        return nn.functional.cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=label_smoothing)
+        elif labels.dim() == 2:  # to look for the places would make the host wait
+            logits, labels = logits.flatten(0, 1), self._foretold(labels).flatten()
+        return nn.functional.cross_entropy(
+            logits.float(), labels, reduction="sum", ignore_index=IGNORE, label_smoothing=label_smoothing
+        )
 
     def supervised(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Where a loss falls: (N,) places, b * T + t for the logits at t of row b; and (N,) what they should foretell.
@@ -96,9 +100,13 @@ class WritingTask(Task):
             >>> CausalLM().supervised(torch.tensor([[-100, 7, 8], [5, -100, 6]]))
             (tensor([0, 1, 4]), tensor([7, 8, 6]))
         """
-        targets = nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORE) if self.shifted else labels
-        at = (targets.flatten() != IGNORE).nonzero().flatten()
-        return at, targets.flatten()[at]
+        targets = self._foretold(labels).flatten()
+        at = (targets != IGNORE).nonzero().flatten()
+        return at, targets[at]
+
+    def _foretold(self, labels: Tensor) -> Tensor:
+        """(B, T): what the logits at each place should foretell, -100 where nothing is learnt."""
+        return nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORE) if self.shifted else labels
 
     def count(self, example: Example) -> int:
         """The supervised pieces of an example."""
