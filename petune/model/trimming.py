@@ -49,10 +49,12 @@ def listening(learner: Learner) -> Iterator[None]:
 
 def might_trim(learner: Learner) -> bool:
     """Whether the last block is of a kind that can be trimmed, and is live."""
-    blocks, shell = learner.live_blocks(), learner.adapter.shell
-    config = shell.backbone.model.config
+    blocks = learner.live_blocks()
+    if not blocks:
+        return False
+    config = learner.adapter.shell.backbone.model.config
     plain = not getattr(config, "chunk_size_feed_forward", 0) and not getattr(config, "is_decoder", False)
-    return bool(blocks) and type(blocks[-1]).__name__ in KINDS and learner.method.residence != "sole" and plain
+    return type(blocks[-1]).__name__ in KINDS and learner.method.residence != "sole" and plain
 
 
 @torch.no_grad()

@@ -60,7 +60,7 @@ def _sized(trainee: Trainee, accelerator: Accelerator, resume: str | Path | None
             found = _found(trainee, wanted, accelerator)
         rows = min(gather_object([found]))  # processes must cut alike
     steps = max(1, wanted // rows)
-    said = f"batch_size='auto': {rows} rows a forward, {steps} forwards a step."
+    said = f"batch_size='auto' found {rows} x {steps}: rows per forward times forwards per step."
     config = replace(trainee.config, batch_size=rows, gradient_accumulation_steps=steps)
     return replace(trainee, config=config, notices=[*trainee.notices, said])
 

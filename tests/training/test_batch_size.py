@@ -61,8 +61,8 @@ def needed(rows: int, free: Any) -> int:
 
 def rows_of(report: TrainReport) -> int:
     """The rows of a forward, as the report says."""
-    (said,) = [notice for notice in report.notices if "rows a forward" in notice]
-    return int(said.split(": ")[1].split(" rows")[0])
+    (said,) = [notice for notice in report.notices if "rows per forward" in notice]
+    return int(said.split("found ")[1].split(" x ")[0])
 
 
 def test_what_fits_decides_the_forwards_and_not_the_steps(free: Any) -> None:
@@ -157,7 +157,7 @@ def test_a_real_fit_says_what_it_found(free: Any) -> None:
     model = still("bert")
     found = tuner(model, "found", "lora").fit(tiny.rows(20), config=quick(batch_size="auto"))
     given = tuner(model, "given", "lora").fit(tiny.rows(20), config=quick(batch_size=16))
-    assert any("16 rows a forward, 1 forwards a step" in notice for notice in found.report.notices)
+    assert any("found 16 x 1:" in notice for notice in found.report.notices)
     assert [row["loss"] for row in found.report.history] == [row["loss"] for row in given.report.history]
 
 
