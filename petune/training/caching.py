@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-import psutil  # type: ignore[import-untyped]
 import torch
 import transformers
 from accelerate import Accelerator
@@ -28,6 +27,7 @@ from petune.storage.trunk_file import Shelf
 from petune.tasks.base import Example
 from petune.training.batches import length_of, on_device
 from petune.training.cacheable import NothingToCacheError, UnfitError, estimated_bytes, evaluates_alike, prove, refuse
+from petune.training.free_memory import free_bytes
 from petune.training.memory import MEGABYTE
 from petune.training.trainee import Trainee
 from petune.training.trunk_cache import TrunkCache
@@ -113,8 +113,7 @@ class Caches:
             UnfitError: neither memory nor disk would hold it.
         """
         config, processes = trainee.config, self.accelerator.num_processes
-        memory = psutil.virtual_memory().available // SHARE_OF_MEMORY
-        memory = memory if config.cache_bytes is None else config.cache_bytes
+        memory = free_bytes() // SHARE_OF_MEMORY if config.cache_bytes is None else config.cache_bytes
         folder = config.cache_dir
         if folder is None and (processes > 1 or (needed > memory and config.cache_trunk is True)):
             folder = self._temporary()
