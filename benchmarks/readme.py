@@ -20,8 +20,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import demo, machine, quality, real_data
+from benchmarks import (
+    demo,
+    import_time,
+    machine,
+    planned,
+    quality,
+    real_data,
+    sweep,
+    training_memory,
+    tutorial_recipe,
+)
 from benchmarks.serving import tables
+from benchmarks.train_step import tables as train_step
 
 README = machine.ROOT / "README.md"
 BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
@@ -101,6 +112,11 @@ def quality_table(found: dict[str, Any] | None) -> str:
     return f"{quality.table(found['runs'])}\n\nMeasured on {_machine(found)}."
 
 
+def measured(table: Callable[[dict[str, Any]], str]) -> Callable[[dict[str, Any] | None], str]:
+    """A table in Markdown, and on what it was measured."""
+    return lambda found: NOTHING if found is None else f"{table(found)}\n\nMeasured on {_machine(found)}."
+
+
 def _machine(found: dict[str, Any]) -> str:
     """On what a result was measured."""
     told = found["machine"]
@@ -113,6 +129,12 @@ PARTS: dict[str, Callable[[dict[str, Any] | None], str]] = {
     "demo table": demo_table,
     "quality table": quality_table,
     "serving table": lambda found: NOTHING if found is None else tables.table(found),
+    "train_step table": measured(train_step.table),
+    "sweep table": measured(sweep.table),
+    "tutorial_recipe table": measured(tutorial_recipe.table),
+    "training_memory table": measured(training_memory.table),
+    "planned table": measured(planned.table),
+    "import_time table": measured(import_time.table),
 }
 """Marker -> what stands there; its first word names the result file."""
 

@@ -32,14 +32,15 @@ PADDED = 128
 FEWEST = 3
 
 
-def _petune(method: Any, **knobs: Any) -> Callable[[Settings], Any]:
+def _petune(method: Callable[[int], Any], **knobs: Any) -> Callable[[Settings], Any]:
+    """`method` makes one, and is told how many blocks the top third is."""
     knobs = {"backbone_dropout": False, **knobs}
-    return lambda settings: ours.fitted(settings, settings.backbone(dropout=False), method, **knobs)
+    return lambda settings: ours.fitted(settings, settings.backbone(dropout=False), method(settings.top), **knobs)
 
 
-def _peft(top: int | None = None) -> Callable[[Settings], Any]:
+def _peft(*, top: bool) -> Callable[[Settings], Any]:
     return lambda settings: control.trained(
-        settings, control.with_lora(settings, control.model(settings, dropout=False), top)
+        settings, control.with_lora(settings, control.model(settings, dropout=False), settings.top if top else None)
     )
 
 
@@ -56,12 +57,12 @@ def _padded(lora: bool) -> Callable[[Settings], Any]:
 
 ARMS: dict[str, Callable[[Settings], Any]] = {
     "full fine-tuning, Trainer": lambda settings: control.trained(settings, control.model(settings, dropout=False)),
-    "petune, full": _petune("full", learning_rate=1e-4),
-    "peft, LoRA": _peft(),
-    "petune, LoRA": _petune(LoRA()),
-    "petune, AdaLoRA": _petune(AdaLoRA()),
-    "peft, LoRA, top 2": _peft(2),
-    "petune, LoRA, top 2, trunk kept": _petune(LoRA(top=2), cache_trunk=True, epochs=2),
+    "petune, full": _petune(lambda top: "full", learning_rate=1e-4),
+    "peft, LoRA": _peft(top=False),
+    "petune, LoRA": _petune(lambda top: LoRA()),
+    "petune, AdaLoRA": _petune(lambda top: AdaLoRA()),
+    "peft, LoRA, top third": _peft(top=True),
+    "petune, LoRA, top third, trunk kept": _petune(lambda top: LoRA(top=top), cache_trunk=True, epochs=2),
     "full fine-tuning, padded to 128": _padded(lora=False),
     "peft, LoRA, padded to 128": _padded(lora=True),
 }

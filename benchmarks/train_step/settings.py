@@ -86,7 +86,7 @@ class Settings:
 
 def rehearsal(settings: Settings, place: Path) -> Settings:
     """The same on an encoder of almost no size, so that an arm loads every library before its memory is measured."""
-    blocks = {"num_hidden_layers": max(settings.top, 2), "hidden_size": 16, "num_attention_heads": 2}
+    blocks = {"num_hidden_layers": settings.top + 1, "hidden_size": 16, "num_attention_heads": 2}
     model = BertModel(BertConfig(vocab_size=len(settings.tokenizer), intermediate_size=32, **blocks))
     model.save_pretrained(place)
     settings.tokenizer.save_pretrained(place)
