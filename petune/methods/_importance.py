@@ -26,6 +26,8 @@ from torch.autograd.function import once_differentiable
 PARTS = ("lora_A", "lora_E", "lora_B")
 SMOOTHED = tuple(f"{kind}_{part}" for kind in ("sensitivity", "uncertainty") for part in PARTS)
 """The names of a layer's buffers, which a resume keeps."""
+ROUNDING = 100.0
+"""Times the type's precision: a defect that may be rounding alone."""
 
 
 class Rows(NamedTuple):
@@ -67,8 +69,8 @@ class _Defect(torch.autograd.Function):
         errors = torch.cat(grams)
         errors -= torch.eye(errors.shape[-1], device=errors.device, dtype=errors.dtype)
         norms = torch.linalg.vector_norm(errors, dim=(1, 2), keepdim=True)
-        # What is orthogonal to the bit has a gradient of 0.
-        errors /= norms.clamp_min(torch.finfo(norms.dtype).tiny) * (half / 2)
+        # Near 0 the direction of an error is that of rounding: there the gradient falls to 0, instead of having norm 1.
+        errors /= norms.clamp_min(ROUNDING * torch.finfo(norms.dtype).eps) * (half / 2)
         pieces = errors.split([len(stack) for stack in stacks])
         pairs = [
             (e, s) if number % 2 == 0 else (s, e) for number, (e, s) in enumerate(zip(pieces, stacks, strict=True))
