@@ -61,6 +61,7 @@ def run(settings: Settings, ranks: tuple[int, ...] = RANKS) -> dict[str, Any]:
     jobs = [replace(settings, rank=rank, rate=rate) for rank in ranks for rate in RATES]
     arms: dict[str, Callable[[], Run]] = {
         "petune, fit_many, trunk kept": lambda: joint(jobs),
+        "petune, fit_many, trunk kept, last block trimmed": lambda: joint(jobs, trims=True),
         "petune, one after the other, trunk kept": lambda: alone(jobs),
         "peft, best, all blocks": lambda: theirs(jobs, None),
         "peft, best, same blocks": lambda: theirs(jobs, settings.top),
@@ -92,10 +93,14 @@ def run(settings: Settings, ranks: tuple[int, ...] = RANKS) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def joint(jobs: list[Settings]) -> Run:
-    """One joint fit; each forward has the batch of every job, and all begin where the trunk ends."""
+def joint(jobs: list[Settings], *, trims: bool = False) -> Run:
+    """One joint fit; each forward has the batch of every job, and all begin where the trunk ends.
+
+    Args:
+        trims: whether the last block is computed at the one position that the classifier reads.
+    """
     model = jobs[0].backbone(dropout=False)
-    made = [Job(_tuner(job, model), job.train, None, _config(job)) for job in jobs]
+    made = [Job(_tuner(job, model), job.train, None, _config(job, trims)) for job in jobs]
     with ours.clocked() as seconds:
         tuners = fit_many(made)
     return sum(seconds), [tuner.evaluate(job.test)["accuracy"] for tuner, job in zip(tuners, jobs, strict=True)]
@@ -128,8 +133,9 @@ def _tuner(job: Settings, model: Any) -> Any:
     return ours.tuner(job, model, LoRA(rank=job.rank, alpha=job.alpha, top=job.top))
 
 
-def _config(job: Settings) -> Any:
-    return ours.config(job, epochs=job.epochs, cache_trunk=True, backbone_dropout=False)
+def _config(job: Settings, trims: bool) -> Any:
+    knobs = {"cache_trunk": True, "trim_last_block": trims, "backbone_dropout": False}
+    return ours.config(job, epochs=job.epochs, **knobs)
 
 
 def claims(seconds: dict[str, list[float]]) -> list[dict[str, Any]]:

@@ -17,7 +17,8 @@ def arms(settings: Settings) -> dict[str, Arm]:
     """Name -> a run. `top` arms adapt the top third; `epochs` of them all, one of the others.
 
     Full fine-tuning is the Trainer's at its best. `petune, defaults` stands beside `peft, defaults`: both with the
-    encoder's dropout; all others have none.
+    encoder's dropout; all others have none. The classifier reads one position of the last block: petune computes no
+    other by default; `exact` computes them all, as peft does.
     """
     still, dropping = settings.backbone(dropout=False), settings.backbone(dropout=True)
     steps = -(-len(settings.train) // settings.batch)
@@ -45,13 +46,17 @@ def arms(settings: Settings) -> dict[str, Arm]:
     return {
         "full fine-tuning": full,
         "peft, defaults": peft(best=False),
-        "petune, defaults": petune(dropping, all_blocks),
+        "petune, defaults": petune(dropping, all_blocks, trim_last_block=True),
         "peft, best": peft(),
         "petune, exact": petune(still, all_blocks),
+        "petune, last block trimmed": petune(still, all_blocks, trim_last_block=True),
         "peft AdaLoRA": peft_adalora,
         "petune AdaLoRA": petune(still, AdaLoRA(), learning_rate=AdaLoRA.learning_rate),
         "peft, best, epochs": peft(epochs=settings.epochs),
         "peft, best, top": peft(settings.top, epochs=settings.epochs),
         "petune, exact, top": petune(still, top),
         "petune, trunk kept": petune(still, top, cache_trunk=True, epochs=settings.epochs),
+        "petune, trunk kept, last block trimmed": petune(
+            still, top, cache_trunk=True, trim_last_block=True, epochs=settings.epochs
+        ),
     }

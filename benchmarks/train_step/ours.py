@@ -28,10 +28,11 @@ def tuner(settings: Settings, model: PreTrainedModel, method: Any) -> Tuner:
 
 
 def fitted(settings: Settings, model: PreTrainedModel, method: Any, **knobs: Any) -> Outcome:
-    """One fit from a fresh adapter; the trunk is run in every epoch unless `cache_trunk` says otherwise."""
+    """One fit from a fresh adapter; the trunk is run in every epoch, and the last block at every position, unless
+    `cache_trunk` and `trim_last_block` say otherwise: then the arm does the same work as the one beside it."""
     mine = tuner(settings, model, method)
     with clocked() as seconds:
-        mine.fit(settings.train, config=config(settings, **{"cache_trunk": False, **knobs}))
+        mine.fit(settings.train, config=config(settings, **{"cache_trunk": False, "trim_last_block": False, **knobs}))
     losses = [row["loss"] for row in mine.report.history if "loss" in row]
     return Outcome(sum(seconds), mine.report.real_tokens, losses, lambda: mine.evaluate(settings.test)["accuracy"])
 
