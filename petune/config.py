@@ -49,6 +49,8 @@ class TrainConfig:
         max_tokens: padded positions per device and forward; `batch_size` is then the most rows there may be. None: any.
         padding_free: whether the blocks leave padding out, which changes no loss and no gradient. `"auto"`: where the
             backbone and the method allow it and a batch pads enough for it to pay; True: or tell why not; False: never.
+        compile: whether the blocks that learn run through `torch.compile`, each with its adapter layers as one graph;
+            the first steps then take long, and every new shape of a batch as well.
         trim_last_block: compute only what the head reads of the last block, where it reads the first position (a
             classifier of BERT's kind): the same losses for less.
         cache_trunk: whether what the frozen blocks below the lowest adapter make of each row is computed once and kept.
@@ -93,6 +95,7 @@ class TrainConfig:
     group_by_length: bool = True
     max_tokens: int | None = None
     padding_free: bool | Literal["auto"] = "auto"
+    compile: bool = False
     trim_last_block: bool = True
     cache_trunk: bool | Literal["auto"] = "auto"
     cache_dir: str | Path | None = None
@@ -121,6 +124,17 @@ class TrainConfig:
                 expected="Checkpoints need a folder.",
                 fix="Pass output_dir=..., or drop save_every.",
             )
+        self._refuse_contradictions()
+
+    def _refuse_contradictions(self) -> None:
+        """Raises ConfigError for knobs that cannot both be kept."""
+        for name in ("gradient_checkpointing", "padding_free"):
+            if self.compile and getattr(self, name) is True:
+                raise ConfigError(
+                    f"compile=True and {name}=True contradict each other.",
+                    expected="Blocks that are recomputed, or whose rows are packed, run as they are.",
+                    fix="Give one of the two.",
+                )
         if self.max_tokens is not None and self.batch_size == "auto":
             raise ConfigError(
                 f"batch_size='auto' and max_tokens={self.max_tokens} both say how much a forward holds.",

@@ -245,7 +245,7 @@ class Tuner:
     # -- looking and merging ----------------------------------------------------------------------------------------
 
     def plan(self, data: Any = None, config: TrainConfig | None = None, *, timed: bool = True) -> Plan:
-        """What a fit would do: sites, trainable share, memory; with rows and `timed`: seconds, from three real steps."""
+        """What a fit would do: sites, trainable share, memory; with rows, if `timed`: seconds, by three real steps."""
         return plan(self._bank, self.task, self.method, self.tokenizer, data, as_config(config), timed=timed)
 
     def describe(self) -> str:

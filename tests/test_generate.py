@@ -13,7 +13,7 @@ from tests import tiny
 from tests.conformance.subjects import method
 from tests.language import language_model, padded, prompts, rows, task
 
-QUIET = TrainConfig(epochs=16, batch_size=8, progress="off", learning_rate=1e-2)
+QUIET = TrainConfig(epochs=24, batch_size=8, progress="off", learning_rate=1e-2)
 RECIPES = {"lora": {}, "bottleneck": {}, "prefix": {"length": 3}}
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal
 
 import torch
@@ -18,6 +18,8 @@ from petune.errors import BackboneError
 from petune.methods.base import AdapterLayer, Method
 from petune.model.adapter import Adapter
 from petune.model.bank import Bank
+from petune.model.compiled_learning import compiled_learning
+from petune.model.focusing import can_focus, focused
 from petune.model.intercepting import checkpoint_contexts
 from petune.model.modes import modes_kept
 from petune.model.routing import entered
@@ -38,6 +40,8 @@ class Learner(nn.Module):
         self.__dict__["_train_base"] = lambda on: None
         self.trims = False
         """Whether its calls compute the last block at the first position only."""
+        self.focuses = False
+        """Whether it is to be given `at` in training."""
 
     @property
     def bank(self) -> Bank:
@@ -64,18 +68,29 @@ class Learner(nn.Module):
         yield from self.__dict__["adapter"].shell.backbone.model.parameters()
         yield from self.parameters()
 
-    def forward(self, trunk_states: States | None = None, **inputs: Any) -> Tensor:
+    def forward(self, trunk_states: States | None = None, at: Tensor | None = None, **inputs: Any) -> Tensor:
         """The logits of the adapter's shell on this batch.
 
         Args:
             trunk_states: what the trunk makes of it, if that is known; the trunk must be listening then.
+            at: (N,) places b * T + t, of a language model: their logits alone are made, (N, V).
         """
         bank, adapter = self.__dict__["bank"], self.__dict__["adapter"]
         # A private copy has no resident; anything else must be one, or its layers would be passed over silently.
         frame = bank.frame(adapter.name) if adapter.method.residence != "private" else None
         with entered(frame), passing(self.trunk, trunk_states), leaving_out(self, inputs), trimming(self.trims):
-            logits: Tensor = adapter.shell.model(**adapter.shell.inputs(inputs)).logits
-        return logits
+            model = adapter.shell.model if at is None else focused(adapter.shell.model, at)
+            logits: Tensor = model(**adapter.shell.inputs(inputs)).logits
+        return logits if at is None else logits[0]
+
+    @property
+    def can_focus(self) -> bool:
+        """Whether `forward` takes `at`."""
+        return can_focus(self.adapter.shell.model)
+
+    def compiled(self, **options: Any) -> AbstractContextManager[None]:
+        """Inside, its own calls run compiled; around it is `fitting`, see `petune.model.compiled_learning`."""
+        return compiled_learning(self.bank.taps, self.adapter, self.live_blocks(), **options)
 
     @functools.cached_property
     def trunk(self) -> Trunk | None:

@@ -133,7 +133,7 @@ def _kept(config: Any, quantize: str) -> list[str]:
 def packed(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """(path, module) of every quantised linear map; one that stands in several places comes with each."""
     modules = model.named_modules(remove_duplicate=False)
-    return [(path, m) for path, m in modules if type(m._parameters.get("weight")).__name__ in KINDS]
+    return [(path, m) for path, m in modules if type(getattr(m, "weight", None)).__name__ in KINDS]
 
 
 def kind(model: nn.Module) -> str | None:

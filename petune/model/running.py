@@ -67,10 +67,10 @@ def _refuse_too_long(bank: Bank, inputs: Mapping[str, Any]) -> None:
 def _run_rows(bank: Bank, frame: Frame, inputs: Mapping[str, Any]) -> RoutedOutput:
     batch = next(iter(inputs.values())).shape[0]
     frame.refuse_other_batch(batch)
-    groups = frame.groups if frame.merged is None else (Group(bank.find(frame.merged), None),)
-    if not groups:
+    everyone = frame.groups if frame.merged is None else (Group(bank.find(frame.merged), None),)
+    if not everyone:
         return RoutedOutput([None] * batch, bank.backbone.model(**inputs).last_hidden_state)
-    kinds = _by_backbone(groups)
+    kinds = _by_backbone(everyone)
     logits: list[Any] = [None] * (frame.batch or 0)
     for groups in kinds:
         # Rows that another kind of backbone call serves see the bare backbone in this one.

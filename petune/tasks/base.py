@@ -122,6 +122,13 @@ class Task(ABC):
     ) -> Tensor:
         """The SUM of the losses of all supervised items; the loop divides by their number over a whole step."""
 
+    def supervised(self, labels: Tensor) -> tuple[Tensor, Tensor] | None:
+        """At which of the B * T places of labels (B, T) a loss falls, (N,), and the labels there, (N,).
+
+        `loss` then also takes the logits of these places alone, (N, V), with those labels. None: it needs all logits.
+        """
+        return None
+
     @abstractmethod
     def count(self, example: Example) -> int:
         """How many supervised items (rows, or tokens) an example holds."""

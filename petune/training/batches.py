@@ -29,8 +29,8 @@ class MicroBatch(NamedTuple):
     labels: Tensor
     last: bool
     """Whether the optimizer step follows, so gradients are exchanged and the penalty is added."""
-    trunk_states: States | None = None
-    """What the trunk makes of it, where that is known."""
+    more: Mapping[str, Any] = {}
+    """What the learner's forward is given besides: `trunk_states` where they are known, `at` where a loss falls."""
 
 
 class PlannedStep(NamedTuple):
@@ -130,14 +130,26 @@ def micro_batches(
     rank: int,
     device: torch.device,
     cache: TrunkCache | None = None,
+    *,
+    focuses: bool = False,
 ) -> Iterator[MicroBatch]:
-    """This process's share of a step, collated and on its way to the device."""
+    """This process's share of a step, collated and on its way to the device.
+
+    Args:
+        cache: what the trunk makes of the rows.
+        focuses: whether the learner gives the logits of supervised places alone.
+    """
     for index, ranks in enumerate(step.micro):
         batch = task.collate([examples[row] for row in ranks[rank]], tokenizer)
         assert batch.labels is not None  # the loop was given labelled rows
-        moved = on_device({**batch.inputs, " labels": batch.labels}, device)
+        places = task.supervised(batch.labels) if focuses else None
+        at = {} if places is None else {" at": places[0]}
+        moved = on_device({**batch.inputs, **at, " labels": places[1] if places else batch.labels}, device)
         labels = moved.pop(" labels")
-        yield MicroBatch(moved, labels, index + 1 == len(step.micro), states_on_device(cache, batch.inputs, device))
+        more: dict[str, Any] = {"at": moved.pop(" at")} if places else {}
+        if (states := states_on_device(cache, batch.inputs, device)) is not None:
+            more["trunk_states"] = states
+        yield MicroBatch(moved, labels, index + 1 == len(step.micro), more)
 
 
 def states_on_device(cache: TrunkCache | None, inputs: Mapping[str, Tensor], device: torch.device) -> States | None:

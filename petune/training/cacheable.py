@@ -87,6 +87,12 @@ def estimated_bytes(trunk: Trunk, some: States, examples: Sequence[Example]) -> 
     """
     total = 0
     for stack, state in zip(trunk.stacks, some, strict=True):
-        name = "input_ids" if stack.reads == "encoder" else "labels"
-        total += sum(len(example[name]) for example in examples) * state.shape[-1] * state.element_size()
+        pieces = sum(_pieces(example, stack.reads) for example in examples)
+        total += pieces * state.shape[-1] * state.element_size()
     return total
+
+
+def _pieces(example: Example, reads: str) -> int:
+    """How many pieces of a row a stack sees: a decoder as many as there are targets, or a classifier's the input."""
+    targets = example.get("labels")
+    return len(targets) if reads == "decoder" and isinstance(targets, list) else length_of(example)

@@ -33,8 +33,8 @@ from petune.training.optimizer import make_optimizer, rate_share, set_rate
 from petune.training.report import TrainReport
 from petune.training.resume import go_on, save_if_due
 from petune.training.run import Run
+from petune.training.shortcuts import shortcuts
 from petune.training.trainee import Trainee, agreed, refuse_several_processes
-from petune.training.trimmed import trimmed
 from petune.training.watching import watchers
 
 if TYPE_CHECKING:
@@ -90,8 +90,6 @@ def train_together(
             trainee.learner.place(accelerator.device)
         alone = len(trainees) == 1
         wrapped = [stack.enter_context(_fitting(trainee, accelerator, alone=alone)) for trainee in trainees]
-        for trainee in trainees:
-            stack.enter_context(trimmed(trainee, accelerator))
         caches = Caches(accelerator, stack)
         kept = [caches.for_trainee(trainee) for trainee in trainees]
         trainees = sized(trainees, accelerator, resume)
@@ -126,8 +124,10 @@ def _fitting(trainee: Trainee, accelerator: Accelerator, *, alone: bool) -> Iter
     """A learner in the state in which it learns; it and its optimizer as Accelerate wraps them."""
     learner, config = trainee.learner, trainee.config
     dropout, checkpointing = config.backbone_dropout, config.gradient_checkpointing
-    padding_free = config.padding_free if alone else False  # a joint batch is padded to the longest row of all
-    with learner.fitting(backbone_dropout=dropout, gradient_checkpointing=checkpointing, padding_free=padding_free):
+    # A joint batch is padded to the longest row of all, and packed rows are not compiled.
+    padding_free = config.padding_free if alone and not config.compile else False
+    fitting = learner.fitting(backbone_dropout=dropout, gradient_checkpointing=checkpointing, padding_free=padding_free)
+    with fitting, shortcuts(trainee, accelerator, alone=alone):
         optimizer = make_optimizer(learner, config, trainee.peak)
         with prepared(accelerator, learner, optimizer) as wrapped:
             yield wrapped
@@ -179,13 +179,12 @@ def _forwards(runs: Sequence[Run], batches: Sequence[MicroBatch]) -> list[list[i
 def _logits(runs: Sequence[Run], batches: Sequence[MicroBatch]) -> list[Tensor]:
     """The logits of each run's batch, from one forward."""
     if len(runs) == 1:
-        known = {} if batches[0].trunk_states is None else {"trunk_states": batches[0].trunk_states}
-        return [runs[0].model(**batches[0].inputs, **known)]
+        return [runs[0].model(**batches[0].inputs, **batches[0].more)]
     with runs[0].accelerator.autocast():
         answers = logits_together(
             [run.learner for run in runs],
             [batch.inputs for batch in batches],
-            [batch.trunk_states for batch in batches],
+            [batch.more.get("trunk_states") for batch in batches],
         )
     for run, answer in zip(runs, answers, strict=True):
         run.positions_here += answer.added

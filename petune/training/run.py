@@ -118,6 +118,7 @@ class Run:
             accelerator.process_index,
             accelerator.device,
             self.cache,
+            focuses=self.learner.focuses,
         ):
             self.positions_here += batch.inputs["input_ids"].numel()
             yield batch

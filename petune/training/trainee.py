@@ -117,6 +117,12 @@ def agreed(trainees: Sequence[Trainee]) -> TrainConfig:
             expected="A forward there holds the batches of all adapters, each padded to the longest row of all.",
             fix="Use padding_free='auto', or fit the adapters one after the other.",
         )
+    if len(trainees) > 1 and any(trainee.config.compile for trainee in trainees):
+        raise ConfigError(
+            "compile=True was asked for in a joint fit.",
+            expected="One adapter is traced together with the blocks that it acts in.",
+            fix="Leave it out, or fit the adapters one after the other.",
+        )
     if len(trainees) > 1 and first.mixed_precision == "fp16":
         raise ConfigError(
             "mixed_precision='fp16' was asked for in a joint fit.",

@@ -138,7 +138,7 @@ def test_while_merged_everything_else_is_refused():
     for work in (
         lambda: run(bank, bank.frame("other"), inputs),
         lambda: run(bank, bank.frame(None), inputs),
-        lambda: run(bank, bank.frame(["mine"] * 5), inputs),
+        lambda: run(bank, bank.frame(["mine", None, "mine", "mine", "mine"]), inputs),
         lambda: bank.add(other.renamed("third")),
         lambda: bank.add(adapter),
         lambda: bank.remove("other"),

@@ -133,7 +133,7 @@ def layer() -> LoRALayer:
 
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_a_recomputed_forward_drops_the_same(reentrant: bool) -> None:
-    """Under gradient checkpointing of either form the same values are dropped: the gradients are those of one forward."""
+    """Under gradient checkpointing of either form the same values are dropped: the gradients are of one forward."""
     made, x, y = layer(), torch.randn(3, 4, 6, requires_grad=True), torch.randn(3, 4, 5)
     found = []
     for checkpointed in (False, True):

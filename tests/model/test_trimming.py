@@ -1,4 +1,4 @@
-"""Where the head reads the first position alone, the last block computes no other; logits and gradients are the same."""
+"""Where the head reads the first position alone, the last block computes no other: nothing else changes."""
 
 from __future__ import annotations
 

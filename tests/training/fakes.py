@@ -67,7 +67,7 @@ class FakeLayer(AdapterLayer):
 class FakeLearner(nn.Module):
     """Mean of embeddings -> layer -> dropout -> linear; logits (B, C)."""
 
-    trunk, trims = None, False
+    trunk, trims, focuses, can_focus = None, False, False, False
 
     def __init__(self, *, dropout: float = 0.0, method: Method | None = None, classes: int = 3, seed: int = 0) -> None:
         super().__init__()
