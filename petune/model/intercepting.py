@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
+from threading import Lock
 from typing import Any
 
 from torch import nn
@@ -20,22 +21,55 @@ Forward = Callable[..., Any]
 def intercepting(modules: Sequence[nn.Module], before: Callable[[int, Forward], Forward]) -> Iterator[None]:
     """Calls of the modules go to what `before` makes; several may intercept the same ones, the last comes first.
 
+    They may leave in any order, as fits in several threads do: one that leaves below another only lets calls through.
+
     Args:
         before: index of the module and its present forward -> what is called instead. A bound method, so that a deep
             copy re-binds it.
     """
-    taken: list[tuple[nn.Module, Forward | None]] = []
+    taken: list[tuple[nn.Module, _Layer]] = []
     try:
         for index, module in enumerate(modules):
-            taken.append((module, module.__dict__.get("forward")))
-            module.__dict__["forward"] = before(index, module.forward)
+            with _changing:
+                layer = _Layer(module.__dict__.get("forward"), module.forward, before(index, module.forward))
+                module.__dict__["forward"] = layer.forward
+            taken.append((module, layer))
         yield
     finally:
-        for module, earlier in reversed(taken):
-            if earlier is None:
-                del module.__dict__["forward"]
-            else:
-                module.__dict__["forward"] = earlier
+        for module, layer in reversed(taken):
+            with _changing:
+                layer.forward_to = layer.inner
+                layer.gone = True
+                _uncover(module)
+
+
+_changing = Lock()
+
+
+class _Layer:
+    """One interceptor of one module.
+
+    Args:
+        covered: the instance attribute that was there before; None: there was none.
+        inner: what a call would go to without it.
+        forward_to: what a call goes to.
+    """
+
+    def __init__(self, covered: Forward | None, inner: Forward, forward_to: Forward) -> None:
+        self.covered, self.inner, self.forward_to, self.gone = covered, inner, forward_to, False
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The call, passed on."""
+        return self.forward_to(*args, **kwargs)
+
+
+def _uncover(module: nn.Module) -> None:
+    """Takes the interceptors off a module that are gone and under no other."""
+    while isinstance(top := getattr(module.__dict__.get("forward"), "__self__", None), _Layer) and top.gone:
+        if top.covered is None:
+            del module.__dict__["forward"]
+        else:
+            module.__dict__["forward"] = top.covered
 
 
 @contextmanager

@@ -50,7 +50,9 @@ FORWARD_ON_CPU, FORWARD_ELSEWHERE = 32, 4096
 (20 ms, where each position of a 6-block, 384-wide encoder takes 0.7 ms). A GPU has to be fed thousands to be busy."""
 
 
-def forwards(learners: Sequence[Learner], inputs: Sequence[Mapping[str, Tensor]]) -> list[list[int]]:
+def forwards(
+    learners: Sequence[Learner], inputs: Sequence[Mapping[str, Tensor]], known: Sequence[bool] = ()
+) -> list[list[int]]:
     """The indices of the learners that share a forward; all of them, where that pays.
 
     Learners do not share one if they call the backbone in another way (T5's tags use its encoder alone, tags read every
@@ -60,24 +62,27 @@ def forwards(learners: Sequence[Learner], inputs: Sequence[Mapping[str, Tensor]]
 
     Args:
         inputs: a batch for each learner.
+        known: of each batch, whether the trunk's states are known; a forward passes over the trunk for all or none.
     """
     forward = FORWARD_ON_CPU if inputs[0]["input_ids"].device.type == "cpu" else FORWARD_ELSEWHERE
     found: list[list[int]] = []
-    for alike in _alike(learners, inputs):
+    for alike in _alike(learners, inputs, known or [False] * len(learners)):
         sizes = [inputs[index]["input_ids"].shape for index in alike]
         loads = [Load(size[0], size[1], repr(learners[index].method)) for size, index in zip(sizes, alike, strict=True)]
         found += [[alike[place] for place in some] for some in portions(loads, forward)]
     return found
 
 
-def _alike(learners: Sequence[Learner], inputs: Sequence[Mapping[str, Tensor]]) -> Iterable[list[int]]:
+def _alike(
+    learners: Sequence[Learner], inputs: Sequence[Mapping[str, Tensor]], known: Sequence[bool]
+) -> Iterable[list[int]]:
     """Indices of those that call the backbone alike, and for which gradients reach equally deep."""
     found: dict[Hashable, list[int]] = {}
-    for index, (learner, given) in enumerate(zip(learners, inputs, strict=True)):
+    for index, (learner, given, skips) in enumerate(zip(learners, inputs, known, strict=True)):
         shell = learner.adapter.shell
         # The shell of an encoder-decoder makes the decoder's inputs itself.
         makes_inputs = type(shell.model) if getattr(shell.model.config, "is_encoder_decoder", False) else None
-        key = type(shell.base), makes_inputs, frozenset(given), learner.lowest_block, learner.trims
+        key = type(shell.base), makes_inputs, frozenset(given), learner.lowest_block, learner.trims, skips
         found.setdefault(key, []).append(index)
     return found.values()
 

@@ -68,17 +68,29 @@ class Learner(nn.Module):
         yield from self.__dict__["adapter"].shell.backbone.model.parameters()
         yield from self.parameters()
 
-    def forward(self, trunk_states: States | None = None, at: Tensor | None = None, **inputs: Any) -> Tensor:
+    def forward(
+        self,
+        trunk_states: States | None = None,
+        at: Tensor | None = None,
+        host_mask: Tensor | None = None,
+        **inputs: Any,
+    ) -> Tensor:
         """The logits of the adapter's shell on this batch.
 
         Args:
             trunk_states: what the trunk makes of it, if that is known; the trunk must be listening then.
             at: (N,) places b * T + t, of a language model: their logits alone are made, (N, V).
+            host_mask: the attention mask once more, on the host.
         """
         bank, adapter = self.__dict__["bank"], self.__dict__["adapter"]
         # A private copy has no resident; anything else must be one, or its layers would be passed over silently.
         frame = bank.frame(adapter.name) if adapter.method.residence != "private" else None
-        with entered(frame), passing(self.trunk, trunk_states), leaving_out(self, inputs), trimming(self.trims):
+        with (
+            entered(frame),
+            passing(self.trunk, trunk_states),
+            leaving_out(self, inputs, host_mask),
+            trimming(self.trims),
+        ):
             model = adapter.shell.model if at is None else focused(adapter.shell.model, at)
             logits: Tensor = model(**adapter.shell.inputs(inputs)).logits
         return logits if at is None else logits[0]
@@ -146,14 +158,15 @@ class Learner(nn.Module):
         parts = (base, shell.model, shell.backbone.model)
         there = {id(p): p for part in parts for p in part.parameters()}
         frozen = [p for p in there.values() if id(p) not in mine and p.requires_grad]
-        for p in frozen:
-            p.requires_grad_(False)
-        for p in self.parameters():
-            p.requires_grad_(p.is_floating_point())
         live = self.live_blocks()
-        self.__dict__["_train_base"] = lambda on: _set_modes(base, live, on, backbone_dropout)
-        undo = _checkpointing(base, live) if gradient_checkpointing else (lambda: None)
+        # With a head alone there is nothing that could be recomputed.
+        undo = _checkpointing(base, live) if gradient_checkpointing and live else (lambda: None)
         try:
+            for p in frozen:
+                p.requires_grad_(False)
+            for p in self.parameters():
+                p.requires_grad_(p.is_floating_point())
+            self.__dict__["_train_base"] = lambda on: _set_modes(base, live, on, backbone_dropout)
             with modes_kept(self, *adapter.modules()), unpadded(self, padding_free):
                 self.mode(True)
                 yield

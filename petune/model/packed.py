@@ -46,7 +46,9 @@ class Layout:
         self.shape, self.runs = shape, tuple(runs)
         self.sizes = [run.pieces for run in runs]
         starts = [(row * shape[1] + first, run.length) for run in runs for row, first in zip(*run[:2], strict=True)]
-        self.places = torch.cat([torch.arange(start, start + length) for start, length in starts]).to(device)
+        places = torch.cat([torch.arange(start, start + length) for start, length in starts])
+        # From pinned memory the host need not wait until it is there.
+        self.places = places.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else places.to(device)
         """(N,) the line's pieces among the B T positions."""
         self._packed: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -77,8 +79,12 @@ class Layout:
         return whole.index_copy(0, self.places, line[0]).unflatten(0, self.shape)
 
 
-def layout_of(mask: Tensor) -> Layout | None:
+def layout_of(mask: Tensor, device: torch.device | None = None) -> Layout | None:
     """The layout of a batch by its attention mask, (B, T); None where a row has no pieces, or gaps between them.
+
+    Args:
+        mask: best on the host, which waits for it otherwise.
+        device: where the states are; None: where the mask is.
 
     Example:
         >>> layout_of(torch.tensor([[1, 0, 0], [1, 1, 1]])).places.tolist()
@@ -87,7 +93,7 @@ def layout_of(mask: Tensor) -> Layout | None:
     real = (mask != 0).to(torch.uint8)
     behind = real.flip(1).argmax(1)
     table = torch.stack([real.argmax(1), mask.shape[1] - behind, real.sum(1)], dim=1)
-    found = table.tolist()  # on a GPU the host waits here, once a forward
+    found = table.tolist()
     if any(length == 0 or end - first != length for first, end, length in found):
         return None
     order = sorted(range(len(found)), key=lambda row: -found[row][2])
@@ -95,7 +101,7 @@ def layout_of(mask: Tensor) -> Layout | None:
     for length, group in itertools.groupby(order, key=lambda row: found[row][2]):
         rows = list(group)
         runs.append(Run(rows, [found[row][0] for row in rows], length))
-    return Layout((mask.shape[0], mask.shape[1]), runs, mask.device)
+    return Layout((mask.shape[0], mask.shape[1]), runs, device or mask.device)
 
 
 class Unpadded(NamedTuple):

@@ -128,6 +128,12 @@ def strip(model: nn.Module) -> None:
         extra.pop(key, None)
 
 
+def foreign_hooks(module: nn.Module) -> list[Any]:
+    """The forward hooks of one module that are no taps."""
+    hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    return [hook for hook in hooks if not isinstance(getattr(hook, "__self__", None), Tap)]
+
+
 def taps_of(model: nn.Module) -> list[Tap]:
     """Every tap on a model, whichever bank's it is."""
     return [tap for _, _, _, tap in _hooked(model)]

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from petune.model.intercepting import Forward, intercepting, of_calls, saying
+from petune.model.taps import foreign_hooks
 from petune.model.unpadding import whole
 
 if TYPE_CHECKING:
@@ -54,7 +55,9 @@ def might_trim(learner: Learner) -> bool:
         return False
     config = learner.adapter.shell.backbone.model.config
     plain = not getattr(config, "chunk_size_feed_forward", 0) and not getattr(config, "is_decoder", False)
-    return type(blocks[-1]).__name__ in KINDS and learner.method.residence != "sole" and plain
+    if type(blocks[-1]).__name__ not in KINDS or learner.method.residence == "sole" or not plain:
+        return False
+    return not any(foreign_hooks(module) for module in blocks[-1].modules())  # a hook of yours sees every position
 
 
 @torch.no_grad()
@@ -90,9 +93,17 @@ class _Interceptor:
         if not _running.get():
             return self._inner(hidden_states, attention_mask, *args, **kwargs)
         block: Any = self._block
+        if block.training and block.gradient_checkpointing:
+            return block._gradient_checkpointing_func(self._first, hidden_states, attention_mask)
+        return self._first(hidden_states, attention_mask)
+
+    def _first(self, hidden_states: Tensor, attention_mask: Any) -> Tensor:
+        """The output at the first position, (B, 1, D)."""
+        block: Any = self._block
         states = whole(hidden_states)
         attended = block.attention.output(_attended(block.attention.self, states, attention_mask), states[:, :1])
-        return block.feed_forward_chunk(attended)
+        made: Tensor = block.feed_forward_chunk(attended)
+        return made
 
 
 def _attended(attention: Any, states: Tensor, mask: Tensor | None) -> Tensor:

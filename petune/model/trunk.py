@@ -107,8 +107,8 @@ def _mask(stack: Stack, inputs: Mapping[str, Tensor]) -> Tensor | None:
         return inputs.get("attention_mask")
     if "decoder_attention_mask" in inputs:
         return inputs["decoder_attention_mask"]
-    # Read shifted by one, so a row has as many inputs as targets; what follows cannot reach back to them. A classifier's
-    # decoder reads the input itself.
+    # Read shifted by one, so a row has as many inputs as targets; what follows cannot reach back to them.
+    # A classifier's decoder reads the input itself.
     return (inputs["decoder_labels"] != IGNORE).long() if "decoder_labels" in inputs else inputs.get("attention_mask")
 
 

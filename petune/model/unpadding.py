@@ -89,12 +89,16 @@ def reason_against(learner: Learner) -> str | None:
 
 
 @contextmanager
-def leaving_out(learner: nn.Module, inputs: Mapping[str, Any]) -> Iterator[None]:
-    """Around one forward of a learner: its blocks leave out the padding of these inputs, where that was decided."""
+def leaving_out(learner: nn.Module, inputs: Mapping[str, Any], host_mask: Tensor | None = None) -> Iterator[None]:
+    """Around one forward of a learner: its blocks leave out the padding of these inputs, where that was decided.
+
+    Args:
+        host_mask: the attention mask on the host, which need not wait for it then.
+    """
     share, mask = learner.__dict__.get(SHARE), inputs.get("attention_mask")
     layout = None
     if share is not None and learner.training and isinstance(mask, Tensor) and mask.dim() == 2:
-        found = layout_of(mask)
+        found = layout_of(mask if host_mask is None else host_mask, mask.device)
         layout = found if found is not None and found.padding_share > 0 and found.padding_share >= share else None
     with saying(_running, layout):
         yield

@@ -20,7 +20,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from petune.errors import ConfigError, TrainingError
-from petune.training.batches import length_of, on_device
+from petune.training.batches import length_of, moved
 from petune.training.free_memory import free_bytes
 from petune.training.live_bytes import LiveBytes
 from petune.training.memory import bytes_of
@@ -158,11 +158,9 @@ class _Steps:
         learner, task = self._trainee.learner, self._trainee.task
         chosen = [self._longest[row % len(self._longest)] for row in range(rows)]
         batch = task.collate(chosen, self._trainee.tokenizer)
-        assert batch.labels is not None
-        inputs: dict[str, Any] = on_device({**batch.inputs, " labels": batch.labels}, self._device)
-        labels = inputs.pop(" labels")
+        inputs, labels, more = moved(batch, task, self._device, focuses=learner.focuses)
         try:
-            task.loss(learner(**inputs).float(), labels).backward()
+            task.loss(learner(**inputs, **more).float(), labels).backward()
         finally:
             learner.zero_grad(set_to_none=True)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from petune.config import TrainConfig
 from petune.data.batching import plan_epoch
 from petune.model.trunk import States
-from petune.tasks.base import Example, Task
+from petune.tasks.base import Batch, Example, Task
 
 if TYPE_CHECKING:
     from petune.training.trunk_cache import TrunkCache
@@ -30,7 +30,8 @@ class MicroBatch(NamedTuple):
     last: bool
     """Whether the optimizer step follows, so gradients are exchanged and the penalty is added."""
     more: Mapping[str, Any] = {}
-    """What the learner's forward is given besides: `trunk_states` where they are known, `at` where a loss falls."""
+    """What the learner's forward is given besides: `trunk_states` where they are known, `at` where a loss falls, and
+    `host_mask` where the host would have to wait for the mask."""
 
 
 class PlannedStep(NamedTuple):
@@ -141,15 +142,29 @@ def micro_batches(
     """
     for index, ranks in enumerate(step.micro):
         batch = task.collate([examples[row] for row in ranks[rank]], tokenizer)
-        assert batch.labels is not None  # the loop was given labelled rows
-        places = task.supervised(batch.labels) if focuses else None
-        at = {} if places is None else {" at": places[0]}
-        moved = on_device({**batch.inputs, **at, " labels": places[1] if places else batch.labels}, device)
-        labels = moved.pop(" labels")
-        more: dict[str, Any] = {"at": moved.pop(" at")} if places else {}
+        inputs, labels, more = moved(batch, task, device, focuses=focuses)
         if (states := states_on_device(cache, batch.inputs, device)) is not None:
             more["trunk_states"] = states
-        yield MicroBatch(moved, labels, index + 1 == len(step.micro), more)
+        yield MicroBatch(inputs, labels, index + 1 == len(step.micro), more)
+
+
+def moved(
+    batch: Batch, task: Task, device: torch.device, *, focuses: bool
+) -> tuple[dict[str, Tensor], Tensor, dict[str, Any]]:
+    """A batch's inputs and labels on the device, and what else the learner's forward is given.
+
+    Args:
+        focuses: whether the learner gives the logits of supervised places alone.
+    """
+    assert batch.labels is not None  # the loop was given labelled rows
+    places = task.supervised(batch.labels) if focuses else None
+    at = {} if places is None else {" at": places[0]}
+    tensors = on_device({**batch.inputs, **at, " labels": places[1] if places else batch.labels}, device)
+    labels = tensors.pop(" labels")
+    more: dict[str, Any] = {"at": tensors.pop(" at")} if places else {}
+    if device.type != "cpu" and "attention_mask" in batch.inputs:
+        more["host_mask"] = batch.inputs["attention_mask"]
+    return tensors, labels, more
 
 
 def states_on_device(cache: TrunkCache | None, inputs: Mapping[str, Tensor], device: torch.device) -> States | None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
 from petune.config import TrainConfig
-from petune.model.taps import Tap
+from petune.model.taps import foreign_hooks
 from petune.model.trunk import States, Trunk
 from petune.tasks.base import Example
 from petune.training.batches import length_of, on_device
@@ -40,8 +40,7 @@ def refuse(learner: Learner, config: TrainConfig) -> None:
     shell = learner.adapter.shell
     live = {id(module) for block in learner.live_blocks() for module in block.modules()}
     for path, module in shell.base.named_modules():
-        hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
-        if id(module) not in live and any(not isinstance(getattr(hook, "__self__", None), Tap) for hook in hooks):
+        if id(module) not in live and foreign_hooks(module):
             raise UnfitError(
                 f"a forward hook acts at {path or 'the backbone'!r}, which may change what enters each time."
             )
@@ -55,13 +54,15 @@ def few_rows(trainee: Trainee) -> dict[str, Tensor]:
     return trainee.task.collate([examples[row] for row in some], trainee.tokenizer).inputs
 
 
-def evaluates_alike(config: TrainConfig) -> bool:
-    """Whether an evaluation computes in the precision of the training."""
-    return config.mixed_precision == "no"
+class Tried(NamedTuple):
+    """Some rows, on the CPU, and what the trunk makes of them."""
+
+    inputs: dict[str, Tensor]
+    states: States
 
 
-def prove(trainee: Trainee, accelerator: Accelerator) -> States:
-    """The states of some rows, which have the same logits with them given; raises UnfitError if they have not."""
+def prove(trainee: Trainee, accelerator: Accelerator) -> Tried:
+    """Some rows that have the same logits with their states given; raises UnfitError if they have not."""
     learner, inputs = trainee.learner, few_rows(trainee)
     moved = on_device(inputs, accelerator.device)
     learner.mode(False)
@@ -76,7 +77,7 @@ def prove(trainee: Trainee, accelerator: Accelerator) -> States:
     far = float((whole - short).abs().max() / whole.abs().max().clamp_min(1e-12))
     if not far <= AGREE.get(whole.dtype, 1e-2):
         raise UnfitError(f"its logits differ by {far:.1e} from those of the whole backbone.")
-    return states
+    return Tried(inputs, states)
 
 
 def estimated_bytes(trunk: Trunk, some: States, examples: Sequence[Example]) -> int:

@@ -90,12 +90,12 @@ def train_together(
             trainee.learner.place(accelerator.device)
         alone = len(trainees) == 1
         wrapped = [stack.enter_context(_fitting(trainee, accelerator, alone=alone)) for trainee in trainees]
+        weights = bytes_of(tensor for trainee in trainees for tensor in trainee.learner.weights())
+        meter = MemoryMeter(accelerator.device, weights)
         caches = Caches(accelerator, stack)
         kept = [caches.for_trainee(trainee) for trainee in trainees]
         trainees = sized(trainees, accelerator, resume)
         set_seed(config.seed, device_specific=True)
-        weights = bytes_of(tensor for trainee in trainees for tensor in trainee.learner.weights())
-        meter = MemoryMeter(accelerator.device, weights)
         runs = [
             Run(trainee, known, accelerator, meter, *pair, watching, caching)
             for trainee, known, pair, watching, caching in zip(
@@ -173,7 +173,10 @@ def forward_and_backward(runs: Sequence[Run], *, alone: bool) -> list[Run]:
 
 def _forwards(runs: Sequence[Run], batches: Sequence[MicroBatch]) -> list[list[int]]:
     """Which runs share a forward of the backbone, as indices."""
-    return [[0]] if len(runs) == 1 else forwards([run.learner for run in runs], [batch.inputs for batch in batches])
+    if len(runs) == 1:
+        return [[0]]
+    known = ["trunk_states" in batch.more for batch in batches]
+    return forwards([run.learner for run in runs], [batch.inputs for batch in batches], known)
 
 
 def _logits(runs: Sequence[Run], batches: Sequence[MicroBatch]) -> list[Tensor]:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
 import torch
 from torch import Tensor
 
@@ -24,6 +23,7 @@ from petune.tasks.base import Example, Task
 from petune.training.batches import Course, length_of
 from petune.training.cacheable import UnfitError, refuse
 from petune.training.caching import SHARE_OF_MEMORY
+from petune.training.free_memory import free_bytes
 from petune.training.memory import MEGABYTE, bytes_of
 from petune.training.tables import cell, html_table, text_table
 from petune.training.timing import time_run
@@ -198,7 +198,7 @@ def _kept_bytes_of_trunk(learner: Learner, config: TrainConfig, pieces: int) -> 
 
 def _room_for_states(config: TrainConfig) -> float:
     """Bytes of the trunk's output that are held in memory before the rest goes to a file."""
-    return psutil.virtual_memory().available / SHARE_OF_MEMORY if config.cache_bytes is None else config.cache_bytes
+    return free_bytes() / SHARE_OF_MEMORY if config.cache_bytes is None else config.cache_bytes
 
 
 def _peak_bytes(learner: Learner, config: TrainConfig, tokens: int) -> float:

@@ -82,7 +82,10 @@ def _go_on(run: Run, resume: str | Path | None) -> None:
     if run.selection is not None:
         run.selection = Selection(**kept["selection"])
     run.good, run.good_step = (best, kept["good_step"]) if best else (run.learner.state(), run.step)
-    run.notices = [*kept["notices"], f"Resumed after step {run.step} from {checkpoint.path.name}."]
+    fresh = [notice for notice in run.notices if notice not in kept["notices"]]
+    if kept["trunk_cached"] != (run.cache is not None):
+        fresh.append("The trunk was cached before the stop or is now, and not both: the last bits may differ.")
+    run.notices = [*kept["notices"], *fresh, f"Resumed after step {run.step} from {checkpoint.path.name}."]
     if (then := kept["training"]["versions"]) != versions():
         run.notices.append(f"The checkpoint was written with {then}, now {versions()}: the last bits may differ.")
 
@@ -98,6 +101,7 @@ def _state(run: Run, training: Mapping[str, Any]) -> dict[str, Any]:
         "seconds": run.watch.to_json(),
         "selection": run.selection.to_json() if run.selection else None,
         "good_step": run.good_step,
+        "trunk_cached": run.cache is not None,
         "notices": run.notices,
         "identity": identity_of(run),
         "training": training,

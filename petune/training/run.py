@@ -12,9 +12,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from petune.errors import TrainingError
+from petune.errors import ConfigError, TrainingError
 from petune.training.batches import Course, MicroBatch, PlannedStep, length_of, micro_batches
-from petune.training.cacheable import evaluates_alike
 from petune.training.caching import NO_CACHE, Caching
 from petune.training.callbacks import Callback, Row, RunStart
 from petune.training.evaluation import evaluate
@@ -59,7 +58,7 @@ class Run:
         self.step, self.rate = 0, 0.0
         self.tokens = self.real_here = self.positions_here = 0
         self.history: list[Row] = []
-        self.cache = caching.cache
+        self.cache, self._missed = caching.cache, 0
         self.notices: list[str] = [*trainee.notices, *([caching.notice] if caching.notice else [])]
         self.good, self.good_step = self.learner.state(), 0
         self._unproven: tuple[dict[str, Tensor], int] | None = None
@@ -120,6 +119,7 @@ class Run:
             self.cache,
             focuses=self.learner.focuses,
         ):
+            self._missed += self.cache is not None and "trunk_states" not in batch.more
             self.positions_here += batch.inputs["input_ids"].numel()
             yield batch
 
@@ -148,6 +148,7 @@ class Run:
         Without eval data the weights become the last good ones as soon as a loss of theirs is seen.
         """
         self.settle()
+        self._refuse_changing_inputs()
         with self.watch.a_break():
             require_finite(self.learner.parameters(), self.step, self.rate)
             if self.eval_examples is None:
@@ -155,6 +156,20 @@ class Run:
             else:
                 self._evaluate_and_select()
         self.ledger.restart_clock()
+
+    def _refuse_changing_inputs(self) -> None:
+        """Gives a cache up whose rows are no longer those that enter the backbone, as augmentation changes them.
+
+        Raises:
+            ConfigError: `cache_trunk=True`.
+        """
+        if not self._missed:
+            return
+        reason = f"{self._missed} batches held rows that change from epoch to epoch."
+        if self.config.cache_trunk is True:
+            raise ConfigError(f"cache_trunk=True, but {reason}", fix="Pass cache_trunk='auto' or False.")
+        self.notices.append(f"The trunk is not cached any more: {reason}")
+        self.cache, self._missed = None, 0
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -214,7 +229,7 @@ class Run:
             self.eval_examples,
             self._metrics(),
             self.config.rows,
-            cache=self.cache if evaluates_alike(self.config) else None,
+            cache=self.cache,
             max_tokens=self.config.max_tokens,
         )
         if not math.isfinite(report["loss"]):

@@ -25,6 +25,7 @@ from petune.model.learner import Learner
 from petune.model.modes import evaluating
 from petune.tasks.base import Example, Task
 from petune.training import loop
+from petune.training.accelerating import accelerating
 from petune.training.batches import Course, PlannedStep, length_of, on_device
 from petune.training.report import TrainReport
 
@@ -78,7 +79,7 @@ def time_run(
         peak = max(report.peak_memory_megabytes for report in reports.values())
         if not trunk_kept:
             return Timing(first, first, peak)
-        trunk = {size_of(step, examples): _trunk(learner, task, tokenizer, examples, step) for step in chosen}
+        trunk = {size_of(step, examples): _trunk(learner, task, tokenizer, examples, config, step) for step in chosen}
     return Timing(first, max(first - _summed(trunk, steps, examples), 0.0), peak)
 
 
@@ -126,11 +127,18 @@ def _seconds(report: TrainReport) -> float:
     return statistics.mean(tokens / row["tokens_per_second"] for row in report.history[WARMING:])
 
 
-def _trunk(learner: Learner, task: Task, tokenizer: Any, examples: Sequence[Example], step: PlannedStep) -> float:
-    """Seconds of the trunk alone in one step."""
+def _trunk(
+    learner: Learner, task: Task, tokenizer: Any, examples: Sequence[Example], config: TrainConfig, step: PlannedStep
+) -> float:
+    """Seconds of the trunk alone in one step, in the precision of the run."""
     assert learner.trunk is not None
     seconds = 0.0
-    with evaluating(*learner.adapter.modules()), learner.trunk.listening():
+    with (
+        accelerating(config) as accelerator,
+        accelerator.autocast(),
+        evaluating(*learner.adapter.modules()),
+        learner.trunk.listening(),
+    ):
         for rows in (rows for ranks in step.micro for rows in ranks):
             batch = task.collate([examples[row] for row in rows], tokenizer)
             inputs = on_device(batch.inputs, learner.adapter.shell.backbone.device)

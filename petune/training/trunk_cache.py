@@ -10,10 +10,9 @@ what they have in common, and a row whose pieces have changed is not found, so i
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
@@ -55,18 +54,23 @@ class TrunkCache:
 
     def keys(self, inputs: Mapping[str, Tensor]) -> list[bytes] | None:
         """A key for each row of a batch, which is still on the CPU; None: the batch cannot be kept."""
-        lengths = self.trunk.lengths(inputs) if "inputs_embeds" not in inputs else None
-        if lengths is None:
+        known = self.trunk.lengths(inputs) if "inputs_embeds" not in inputs else None
+        if known is None:
             return None
-        # The longest of the stacks' lengths: beyond it there is nothing but padding in any of the inputs.
-        longest = torch.stack(lengths).amax(0).tolist()
-        arrays = [(name.encode(), tensor.numpy()) for name, tensor in sorted(inputs.items())]
+        lengths = {stack.reads: some.tolist() for stack, some in zip(self.trunk.stacks, known, strict=True)}
+        reads = {name: "decoder" if name.startswith("decoder_") else "encoder" for name in inputs}
+        # Padding depends on the batch, so it is no part of a key, and neither is what the trunk does not read.
+        arrays = [
+            (name.encode(), tensor.numpy(), lengths[reads[name]])
+            for name, tensor in sorted(inputs.items())
+            if reads[name] in lengths
+        ]
         keys = []
-        for row, length in enumerate(longest):
+        for row in range(len(known[0])):
             made = hashlib.blake2b(digest_size=KEY)
-            for name, array in arrays:
-                made.update(name)
-                made.update(array[row, :length].tobytes())
+            for name, array, length in arrays:
+                made.update(b"%s %d " % (name, length[row]))
+                made.update(array[row, : length[row]].tobytes())
             keys.append(made.digest())
         return keys
 
@@ -105,8 +109,10 @@ class TrunkCache:
     def publish(self) -> None:
         """Writes what is in memory to the shelf as well, for other runs and processes."""
         self.flush()
-        if self.shelf is not None and (own := {key: row for key, row in self._held.items() if key not in self._filed}):
-            self._filed.update(self.shelf.write(own))
+        if self.shelf is None:
+            return
+        for some in _portions({key: row for key, row in self._held.items() if key not in self._filed}):
+            self._filed.update(self.shelf.write(some))
 
     def reread(self) -> None:
         """Takes in what others have written to the shelf meanwhile."""
@@ -123,6 +129,20 @@ class TrunkCache:
             _padded([row[number] for row in rows], _width(stack.reads, inputs))
             for number, stack in enumerate(self.trunk.stacks)
         )
+
+
+def _portions(rows: Rows) -> Iterator[Rows]:
+    """Rows in pieces of about `FILE_BYTES`: while it is written, a piece is in memory several times over."""
+    some: Rows = {}
+    size = 0
+    for key, row in rows.items():
+        some[key] = row
+        size += sum(state.nbytes for state in row)
+        if size >= FILE_BYTES:
+            yield some
+            some, size = {}, 0
+    if some:
+        yield some
 
 
 def _padded(rows: list[Tensor], width: int) -> Tensor:

@@ -87,7 +87,7 @@ def test_an_epoch_is_the_sum_of_its_steps(monkeypatch):
 
     asked: list[int] = []
     monkeypatch.setattr(timing, "_report", fake)
-    monkeypatch.setattr(timing, "_trunk", lambda *given: 0.25 * timing.size_of(given[-1], given[-2]))
+    monkeypatch.setattr(timing, "_trunk", lambda *given: 0.25 * timing.size_of(given[-1], given[-3]))
     seen = tuner(LoRA(top=1)).plan(ROWS, TWICE)
     assert len(asked) == 3 and asked == sorted(asked, reverse=True)
     assert seen.seconds_per_epoch == pytest.approx(seen.seconds_first_epoch * (1 + 0.75) / 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 from collections import namedtuple
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.models.bert.modeling_bert import BertLayer
 
-from petune import Job, LoRA, Prefix, TrainConfig, Tuner, fit_many
+from petune import Job, LoRA, Prefix, SequenceClassification, TrainConfig, Tuner, fit_many
 from petune.errors import ConfigError
 from petune.model.trunk import trunk_of
 from petune.storage.trunk_file import Shelf
@@ -105,6 +106,16 @@ def test_the_trunk_runs_once() -> None:
         made = tuner(counted_bert()).fit(ROWS, ROWS[:5], quick(epochs=4))
     assert sum(seen) <= len(ROWS) + TRIED
     assert made.report is not None and any("was computed once" in notice for notice in made.report.notices)
+
+
+def test_an_encoder_runs_once() -> None:
+    """Of a translation's rows, however they are batched, the frozen encoder reads each once."""
+    model, rows = still("t5"), subjects.rows("seq2seq", 26)
+    block, seen = model.encoder.block[0], []
+    plain = block.forward
+    block.forward = lambda state, *args, **more: (seen.append(len(state)), plain(state, *args, **more))[1]
+    tuner(model, kind="seq2seq").fit(rows, rows[:5], quick(epochs=3))
+    assert sum(seen) <= len(rows) + TRIED
 
 
 def test_off_when_it_saves_nothing() -> None:
@@ -220,13 +231,13 @@ def test_changed_rows_are_not_found() -> None:
 
 
 def test_rows_are_kept_without_padding() -> None:
-    """The cache takes as many bytes as the rows have pieces, whatever they were padded to."""
+    """The cache takes as many bytes as different rows have pieces, whatever they were padded to."""
     model = still("bert")
     made = tuner(model).fit(ROWS, None, quick())
     pieces = sum(len(tiny.tokenizer("bert")(row["text"])["input_ids"]) for row in {r["text"]: r for r in ROWS}.values())
     assert made.report is not None
     (notice,) = [notice for notice in made.report.notices if "computed once" in notice]
-    assert f"{pieces * tiny.WIDTH * 4 / 2**20:.1f} MB" in notice
+    assert notice.endswith(f"for {len(ROWS)} rows; {pieces * tiny.WIDTH * 4 / 2**20:,.1f} MB are kept.")
 
 
 def test_files_hold_any_type(tmp_path: Path) -> None:
@@ -281,3 +292,51 @@ def test_the_config_names_the_knobs() -> None:
     for bad in ({"cache_trunk": "on"}, {"cache_bytes": -1}, {"cache_dir": 3}):
         with pytest.raises(ConfigError, match=next(iter(bad))):
             TrainConfig(**bad)
+
+
+def test_rows_that_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that are masked at random each time they are collated give the cache up, with the reason; True refuses."""
+    plain, drawn = SequenceClassification.collate, random.Random(0)
+
+    def masked(self: Any, examples: Any, tokenizer: Any) -> Any:
+        changed = [{**it, "input_ids": [*it["input_ids"][:-1], drawn.randrange(5, 90)]} for it in examples]
+        return plain(self, changed, tokenizer)
+
+    monkeypatch.setattr(SequenceClassification, "collate", masked)
+    made = tuner(still("bert")).fit(ROWS, None, quick(epochs=3))
+    assert made.report is not None
+    assert any("not cached any more" in notice for notice in made.report.notices)
+    with pytest.raises(ConfigError, match="change from epoch to epoch"):
+        tuner(still("bert")).fit(ROWS, None, quick(epochs=3, cache_trunk=True))
+
+
+def test_bf16(tmp_path: Path) -> None:
+    """Under autocast the cache holds what autocast computes, for evaluations as well."""
+    runs = [
+        losses(tuner(still("bert")).fit(ROWS, ROWS[:6], quick(mixed_precision="bf16", cache_trunk=it)))
+        for it in (False, True)
+    ]
+    assert runs[1] == pytest.approx(runs[0], rel=2e-2)
+
+
+def test_a_job_without_a_cache_beside_one() -> None:
+    """In a joint fit the job that wants no cache runs the trunk, and the other passes over it."""
+    model, rows = counted_bert(), tiny.rows(24)
+    jobs = [
+        Job(tuner(model), rows, None, quick(epochs=3, cache_trunk=it, trim_last_block=False)) for it in (True, False)
+    ]
+    with calls_of_the_first_block() as seen:
+        fit_many(jobs)
+    assert sum(seen) <= (1 + 3) * len(rows) + 3 * 3
+
+
+def test_other_settings_have_files_of_their_own(tmp_path: Path) -> None:
+    """The same weights under another configuration (another activation) never read each other's states."""
+    for act in ("gelu", "relu"):
+        model = still("bert", hidden_act=act)
+        runs = [
+            losses(tuner(model).fit(ROWS, None, quick(**knobs)))
+            for knobs in ({"cache_trunk": False}, {"cache_dir": tmp_path, "cache_bytes": 0})
+        ]
+        assert runs[1] == pytest.approx(runs[0], rel=1e-5)
+    assert len(list(tmp_path.glob("trunk-*"))) == 2
