@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from html import escape
 
 INK, PALE, BLUE, ORANGE, GREY = "#1f2328", "#d8dee4", "#0969da", "#bc4c00", "#6e7781"
-WIDTH, LEFT, RIGHT, TOP, ROW = 760, 230, 90, 44, 26
-"""In pixels: the picture, its margins, and the height that a bar takes."""
+LONGEST, LETTER, RIGHT, TOP, ROW = 440, 7, 90, 44, 26
+"""In pixels: the longest bar, a letter of a name (at most), the margins, and the height that a bar takes."""
 
 
 def drawn(title: str, bars: Mapping[str, float], marks: Mapping[str, float] | None = None) -> str:
@@ -24,21 +24,23 @@ def drawn(title: str, bars: Mapping[str, float], marks: Mapping[str, float] | No
     """
     marks = marks or {}
     longest = max([*bars.values(), *(marks[name] for name in bars if name in marks), 1e-12])
-    scale, high = (WIDTH - LEFT - RIGHT) / longest, TOP + ROW * len(bars) + 14
+    scale, high = LONGEST / longest, TOP + ROW * len(bars) + 14
+    left = 20 + LETTER * max(map(len, bars))
+    wide = left + LONGEST + RIGHT
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {high}" width="{WIDTH}" height="{high}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {high}" width="{wide}" height="{high}" '
         f'font-family="Helvetica, Arial, sans-serif" font-size="12" fill="{INK}">',
-        f'<rect width="{WIDTH}" height="{high}" fill="white"/>',
+        f'<rect width="{wide}" height="{high}" fill="white"/>',
         f'<text x="14" y="24" font-size="14" font-weight="bold">{escape(title)}</text>',
     ]
     for index, (name, value) in enumerate(bars.items()):
         y = TOP + index * ROW
-        lines.append(f'<text x="{LEFT - 8}" y="{y + 15}" text-anchor="end">{escape(name)}</text>')
-        lines.append(f'<rect x="{LEFT}" y="{y + 3}" width="{value * scale:.1f}" height="17" fill="{_colour(name)}"/>')
+        lines.append(f'<text x="{left - 8}" y="{y + 15}" text-anchor="end">{escape(name)}</text>')
+        lines.append(f'<rect x="{left}" y="{y + 3}" width="{value * scale:.1f}" height="17" fill="{_colour(name)}"/>')
         end = max(value, marks.get(name, 0)) * scale
-        lines.append(f'<text x="{LEFT + end + 6:.1f}" y="{y + 15}">{number(value)}</text>')
+        lines.append(f'<text x="{left + end + 6:.1f}" y="{y + 15}">{number(value)}</text>')
         if name in marks:
-            x = LEFT + marks[name] * scale
+            x = left + marks[name] * scale
             lines.append(f'<line x1="{x:.1f}" y1="{y}" x2="{x:.1f}" y2="{y + 23}" stroke="{INK}" stroke-width="2"/>')
     return "\n".join([*lines, "</svg>", ""])
 
