@@ -189,7 +189,10 @@ def place(config: TrainConfig, needed: int, processes: int, temporary: Callable[
         short = f"{needed / MEGABYTE:,.0f} MB, and {memory / MEGABYTE:,.0f} MB of memory are theirs"
         told = f"its states take about {short}. Pass cache_dir, or a larger cache_bytes."
         return (-1, told) if needed > memory else (memory, None)
-    Path(folder).mkdir(parents=True, exist_ok=True)
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return -1, f"cache_dir={folder!r} is no folder that can be written to ({error.strerror}). Pass another one."
     to_disk = needed if processes > 1 or config.cache_dir is not None else needed - memory
     if to_disk > shutil.disk_usage(folder).free:
         return -1, f"{to_disk / MEGABYTE:,.0f} MB do not fit on the disk of {folder}, nor into memory."

@@ -207,6 +207,17 @@ def test_too_large_for_memory_and_disk(tmp_path: Path, monkeypatch: pytest.Monke
         tuner(still("bert")).fit(ROWS, None, quick(cache_bytes=10, cache_dir=tmp_path, cache_trunk=True))
 
 
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    """A `cache_dir` that cannot be one is told: as an error by True, as a notice by the default."""
+    file = tmp_path / "file"
+    file.write_text("mine")
+    with pytest.raises(ConfigError, match="is no folder that can be written to"):
+        tuner(still("bert")).fit(ROWS, None, quick(cache_dir=file, cache_trunk=True))
+    made = tuner(still("bert")).fit(ROWS, None, quick(cache_dir=file))
+    assert made.report is not None and any("is no folder" in notice for notice in made.report.notices)
+    assert file.read_text() == "mine"
+
+
 def test_changed_rows_are_not_found() -> None:
     """A row is known by its pieces: one that is changed, and any batch with it, is computed anew."""
     model = still("bert")
