@@ -57,7 +57,9 @@ class TrunkCache:
         known = self.trunk.lengths(inputs) if "inputs_embeds" not in inputs else None
         if known is None:
             return None
-        lengths = {stack.reads: some.tolist() for stack, some in zip(self.trunk.stacks, known, strict=True)}
+        lengths: dict[str, list[int]] = {
+            stack.reads: some.tolist() for stack, some in zip(self.trunk.stacks, known, strict=True)
+        }
         reads = {name: "decoder" if name.startswith("decoder_") else "encoder" for name in inputs}
         # Padding depends on the batch, so it is no part of a key, and neither is what the trunk does not read.
         arrays = [
