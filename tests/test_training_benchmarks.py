@@ -58,7 +58,7 @@ def sound(result: dict[str, Any], text: str, picture: str) -> None:
 def test_the_training_step(measured: dict[str, Any]) -> None:
     """Floors and arms all have seconds, arms have scores, and those with a limit a share of it."""
     sound(measured, tables.table(measured), tables.picture(measured))
-    assert len(measured["claims"]) == 9
+    assert len(measured["claims"]) == 10
     assert all(len(each) == 1 and each[0] > 0 for each in measured["seconds_per_epoch"].values())
     assert figures.LIMITS.keys() < measured["arms"].keys()
     assert {name for name in measured["arms"] if not name.startswith("floor")} == {
