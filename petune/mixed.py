@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
+
 from petune.data.batching import ordered_batches
 from petune.data.preparing import prepare, tell
 from petune.data.sources import read
@@ -16,8 +18,9 @@ from petune.model.generating import refuse_unless_writing, seeds_of
 from petune.model.modes import evaluating
 from petune.model.running import run
 from petune.residents import Portion, Residents
-from petune.tasks._padding import pad_inputs
+from petune.tasks._padding import Side, pad_inputs
 from petune.tasks.base import Example, Table, Task
+from petune.training.batches import length_of
 from petune.training.writing import Prompt, write_texts
 
 
@@ -148,7 +151,8 @@ def _logits(
     for index, (adapter, _) in enumerate(examples):
         kinds.setdefault(padding[adapter], []).append(index)
     for kind in kinds.values():
-        for batch in ordered_batches([len(examples[index][1]["input_ids"]) for index in kind], batch_size):
+        lengths = [length_of(examples[index][1]) for index in kind]
+        for batch in ordered_batches(lengths, batch_size):
             indices = [kind[place] for place in batch]
             for index, logits in zip(indices, _run(residents, contents, [examples[i] for i in indices]), strict=True):
                 found[index] = logits
@@ -158,14 +162,17 @@ def _logits(
 def _run(residents: Residents, contents: Contents, batch: list[tuple[Adapter, Example]]) -> list[Any]:
     """Runs one batch; each example's logits."""
     bank, tokenizer = residents.bank, residents.tokenizer(batch[0][0])
-    inputs = pad_inputs([example for _, example in batch], tokenizer, tokenizer.padding_side)
+    parts = [adapter.task.parts(example) for adapter, example in batch]
+    side: Side = getattr(tokenizer, "padding_side", "right")
+    inputs = pad_inputs([part for some in parts for part in some], tokenizer, side)
     inputs = {name: tensor.to(bank.backbone.device) for name, tensor in inputs.items()}
-    names = [adapter.name for adapter, _ in batch]
+    names = [adapter.name for (adapter, _), some in zip(batch, parts, strict=True) for _ in some]
     # One name alone is a route that also holds while that adapter is merged.
     output = run(bank, bank.frame(names[0] if len(set(names)) == 1 else names, contents), inputs)
+    answered = iter(output.logits)
     return [
-        adapter.task.split(logits.unsqueeze(0), [example])[0]
-        for logits, (adapter, example) in zip(output.logits, batch, strict=True)
+        adapter.task.split(torch.stack([next(answered) for _ in some]), [example])[0]
+        for (adapter, example), some in zip(batch, parts, strict=True)
     ]
 
 
@@ -180,4 +187,5 @@ def _some(task: Task, texts: Any, rows: list[int]) -> Table:
 
 def _padding(tokenizer: Any) -> str:
     """Equal for tokenizers whose rows may share a batch: they pad alike."""
-    return f"{tokenizer.pad_token_id} {tokenizer.padding_side} {sorted(tokenizer.model_input_names)}"
+    marks = (getattr(tokenizer, name, None) for name in ("pad_token_id", "padding_side"))
+    return f"{type(tokenizer).__name__} {[*marks]} {sorted(tokenizer.model_input_names)}"

@@ -61,7 +61,7 @@ class Residents:
     def __init__(self, backbone: Backbone, tokenizer: Any, store: AdapterStore | None) -> None:
         self.bank = Bank(backbone)
         self.store = store
-        self._tokenizer = tokenizer
+        self._tokenizer, self._beside = tokenizer, dict[str, Any]()
         # By adapter, not by name: what belongs to an adapter comes and goes with it, also when it is replaced.
         self._tokenizers: WeakKeyDictionary[Adapter, Any] = WeakKeyDictionary()
         self._told: WeakKeyDictionary[Adapter, set[str]] = WeakKeyDictionary()
@@ -170,9 +170,12 @@ class Residents:
         own = None if adapter is None else self._tokenizers.get(adapter)
         if own is not None:
             return own
-        if self._tokenizer is None:
-            self._tokenizer = open_tokenizer(None, self.bank.backbone)
-        return self._tokenizer
+        if self._tokenizer is not None:
+            return self._tokenizer
+        reads = "tokenizer" if adapter is None else adapter.task.reads
+        if reads not in self._beside:
+            self._beside[reads] = open_tokenizer(None, self.bank.backbone, None if adapter is None else adapter.task)
+        return self._beside[reads]
 
     def told(self, adapter: Adapter) -> set[str]:
         """The notices that an adapter has given already; each is given once."""

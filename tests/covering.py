@@ -10,18 +10,17 @@ import os
 from itertools import combinations, product
 from typing import NamedTuple
 
+from tests.kinds import KINDS, METHODS
 from tests.tiny import FAMILIES
 
-METHODS = ("lora", "adalora", "bottleneck", "prefix", "head", "full")
-TASKS = ("single", "multi", "regression", "tokens", "causal", "seq2seq")
-"""Sequence classification of three kinds, token classification, and the two tasks of language models."""
-
-NO_TOKENS = ("opt", "bart")
+TASKS = tuple(KINDS)
+NO_TOKENS = tuple(family for family in FAMILIES if family not in KINDS["tokens"].families)
 """Families without token classification in transformers."""
 NO_PREFIX = ("deberta-v2", "mpnet")
 """Families whose attention does not go through the registry; prefix tuning refuses them."""
-WRITERS = {"causal": ("gpt2", "llama", "qwen2", "qwen3", "opt"), "seq2seq": ("t5", "bart")}
-"""Task of a language model -> the families that have one."""
+
+
+__all__ = ["CASES", "METHODS", "TASKS", "Case", "everything", "pairs", "pairwise", "possible"]
 
 
 class Case(NamedTuple):
@@ -37,10 +36,9 @@ class Case(NamedTuple):
 
 def possible(case: Case) -> bool:
     """Whether transformers and the method can do this at all."""
-    if case.task == "tokens" and case.family in NO_TOKENS:
+    kind = KINDS[case.task]
+    if case.family not in kind.families or case.method not in kind.methods:
         return False
-    if case.task in WRITERS and (case.family not in WRITERS[case.task] or case.method == "head"):
-        return False  # a language model's head is its backbone's
     return not (case.method == "prefix" and case.family in NO_PREFIX)
 
 

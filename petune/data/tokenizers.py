@@ -1,22 +1,37 @@
-"""The tokenizer that belongs to a backbone."""
+"""What makes rows into tensors for a backbone: its tokenizer, its image processor or its feature extractor."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
+import transformers
 
 from petune.errors import BackboneError
 from petune.model.backbone import Backbone, quiet
-from petune.tasks.base import Task
+from petune.tasks.base import Reads, Task
 
+AUTO: dict[Reads, str] = {
+    "tokenizer": "AutoTokenizer",
+    "image_processor": "AutoImageProcessor",
+    "feature_extractor": "AutoFeatureExtractor",
+    "processor": "AutoProcessor",
+}
+FILES: dict[Reads, tuple[str, ...]] = {
+    "tokenizer": ("tokenizer_config.json",),
+    "image_processor": ("preprocessor_config.json",),
+    "feature_extractor": ("preprocessor_config.json",),
+    "processor": ("processor_config.json", "preprocessor_config.json"),
+}
+"""By which files such a thing is known, in a folder where it was saved."""
 EMPTY = 2
 """Pieces besides the specials in a tokenizer without files: transformers makes one up that knows no word."""
 
 
 def open_tokenizer(tokenizer: Any, backbone: Backbone, task: Task | None = None) -> Any:
-    """The given tokenizer, or the one that lies beside the backbone; the backbone learns its pad piece.
+    """The given tokenizer (or what else the task reads with), or the one that lies beside the backbone.
+
+    The backbone learns its pad piece.
 
     Raises:
         BackboneError: none is to be found.
@@ -24,24 +39,24 @@ def open_tokenizer(tokenizer: Any, backbone: Backbone, task: Task | None = None)
     if tokenizer is None or isinstance(tokenizer, str | Path):
         tokenizer = _beside(str(tokenizer or backbone.source), task)
     if backbone.pad_token_id is None:
-        backbone.pad_token_id = tokenizer.pad_token_id
+        backbone.pad_token_id = getattr(getattr(tokenizer, "tokenizer", tokenizer), "pad_token_id", None)
     return tokenizer
 
 
 def _beside(source: str, task: Task | None) -> Any:
-    """The tokenizer of a folder or hub id."""
-    knobs = getattr(type(task), "tokenizer_kwargs", {})
+    """What reads for a task, from a folder or hub id."""
+    knobs, reads = getattr(type(task), "tokenizer_kwargs", {}), task.reads if task else "tokenizer"
     try:
         with quiet():
             if not source:
                 raise OSError("the backbone came without a name")
-            found = AutoTokenizer.from_pretrained(source, **knobs)
-            if len(found.get_vocab()) - len(found.all_special_tokens) <= EMPTY:
+            found = getattr(transformers, AUTO[reads]).from_pretrained(source, **knobs)
+            if reads == "tokenizer" and len(found.get_vocab()) - len(found.all_special_tokens) <= EMPTY:
                 raise OSError("its files are missing")
             return found
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BackboneError(
-            f"No tokenizer was found for the backbone {source!r}: {str(error).splitlines()[0]}.",
+            f"No {reads.replace('_', ' ')} was found for the backbone {source!r}: {str(error).splitlines()[0]}.",
             expected="It lies in the same folder or repository as the backbone.",
             fix="Pass tokenizer=..., or save one there with tokenizer.save_pretrained(folder).",
         ) from error

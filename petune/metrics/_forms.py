@@ -11,8 +11,9 @@ import numpy as np
 
 from petune.errors import DataError
 
-Form = Literal["label", "labels", "tags", "number"]
-"""One str per row; a list of str in class order; a list of str per word; a float."""
+Form = Literal["label", "labels", "tags", "number", "text"]
+"""One str per row, of known classes; a list of str in class order; a list of str per word; a float; one str per row
+that is written or found, whose reference is a str, or a list of all that are right."""
 
 SPAN_TAG = re.compile(r"O|[BIESLU]-.+", re.DOTALL)
 
@@ -26,6 +27,8 @@ def form_of(answers: Sequence[Any], references: Sequence[Any], labels: Sequence[
     Example:
         >>> form_of([["a", "b"]], [["b"]], ["a", "b"]), form_of([["O", "O"]], [["O", "B-X"]], ["B-X", "O"])
         ('labels', 'tags')
+        >>> form_of(["Paris"], [["Paris", "paris"]], [])
+        'text'
     """
     if len(answers) != len(references):
         raise DataError(
@@ -34,8 +37,8 @@ def form_of(answers: Sequence[Any], references: Sequence[Any], labels: Sequence[
     if not len(answers):
         raise DataError("There are no rows to score.", expected="At least one was expected.")
     first = references[0]
-    if isinstance(first, str):
-        return "label"
+    if isinstance(answers[0], str):
+        return "label" if labels and isinstance(first, str) else "text"
     if not isinstance(first, (list, tuple, np.ndarray)):
         return "number"
     order = {name: position for position, name in enumerate(labels)}

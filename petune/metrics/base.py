@@ -24,6 +24,7 @@ _FORM_WORDS: dict[Form, str] = {
     "labels": "sets of labels",
     "tags": "rows of tags",
     "number": "numbers",
+    "text": "texts",
 }
 
 
@@ -50,8 +51,9 @@ class AnswerMetric(evaluate.Metric):
 
     def _info(self) -> evaluate.MetricInfo:
         # The first that fits the first row is taken. Strings refuse all but strings, floats refuse lists.
-        kinds = (datasets.Value("string"), datasets.Value("float64"), [datasets.Value("string")])
-        features = [datasets.Features({"predictions": kind, "references": kind}) for kind in kinds]
+        text, number, texts = datasets.Value("string"), datasets.Value("float64"), [datasets.Value("string")]
+        kinds = ((text, text), (number, number), (texts, texts), (text, texts))
+        features = [datasets.Features({"predictions": mine, "references": right}) for mine, right in kinds]
         about = inspect.getdoc(type(self)) or ""
         return evaluate.MetricInfo(description=about, citation="", inputs_description="", features=features)
 

@@ -21,6 +21,7 @@ from petune.model.routing import Group
 from petune.model.shell import Shell
 from petune.model.supplying import rows_of, supplying
 from petune.model.twins import remembered, with_children
+from petune.tasks.base import Task
 
 Weights = Mapping[str, Tensor]
 """Name in the shell -> (B, *shape), one for each row."""
@@ -101,31 +102,31 @@ def _by_weights(
     model = remembered(shell.backbone.built, ("head", kind), functools.partial(_stand_in, shell))
     token = _weights.set(_by_row(groups, batch))
     try:
-        return _pass(model, shell, output, inputs, rows, batch)
+        return _pass(model, groups[0].adapter, output, inputs, rows, batch)
     finally:
         _weights.reset(token)
 
 
 def head_of(adapter: Adapter, output: Any, inputs: Mapping[str, Any], rows: Tensor | None, batch: int) -> Tensor:
     """The logits of one adapter's rows (None: all), (rows, ...), from the backbone's output for the whole batch."""
-    return _pass(adapter.shell.supplied(), adapter.shell, output, inputs, rows, batch)
+    return _pass(adapter.shell.supplied(), adapter, output, inputs, rows, batch)
 
 
 def _pass(
-    model: nn.Module, shell: Shell, output: Any, inputs: Mapping[str, Any], rows: Tensor | None, batch: int
+    model: nn.Module, adapter: Adapter, output: Any, inputs: Mapping[str, Any], rows: Tensor | None, batch: int
 ) -> Tensor:
-    given = shell.inputs(inputs)
     if rows is not None:
-        given = {name: rows_of(value, rows, batch) for name, value in given.items()}
+        inputs = {name: rows_of(value, rows, batch) for name, value in inputs.items()}
         output = rows_of(output, rows, batch)
     with supplying(output):
-        logits: Tensor = model(**given).logits
-    return logits
+        return adapter.task.logits(model(**adapter.shell.inputs(inputs)), inputs)
 
 
 def _kind(adapter: Adapter) -> Hashable:
     """Equal for adapters whose heads can share a pass: the same class, maps of the same shapes, none in training."""
     shell = adapter.shell
+    if type(adapter.task).logits is not Task.logits:
+        return id(adapter)  # what it reads of the output may be its own affair
     if not shell.outside:
         return (type(shell.model),)  # a language model's, which is the backbone's
     if shell.head_shape is None or any(p.requires_grad for part in shell.outside.values() for p in part.parameters()):

@@ -92,8 +92,10 @@ class Learner(nn.Module):
             trimming(self.trims),
         ):
             model = adapter.shell.model if at is None else focused(adapter.shell.model, at)
-            logits: Tensor = model(**adapter.shell.inputs(inputs)).logits
-        return logits if at is None else logits[0]
+            output = model(**adapter.shell.inputs(inputs))
+            if at is not None:
+                return output.logits[0]  # type: ignore[no-any-return]
+            return adapter.task.logits(output, inputs)
 
     @property
     def can_focus(self) -> bool:

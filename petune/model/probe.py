@@ -16,6 +16,8 @@ from petune.model.modes import evaluating
 from petune.model.routing import Frame, entered
 
 ROWS, PIECES, SEED = 2, 12, 20240607
+SAMPLES = 4000
+"""Of a wave: a quarter of a second, more than any convolution is wide."""
 WIDE, KEPT = 512, 64
 """Of more logits than the first a manifest keeps the second number."""
 
@@ -24,9 +26,19 @@ TOLERANCES = {torch.float32: 1e-4, torch.float64: 1e-9, torch.bfloat16: 5e-2, to
 
 
 def probe_inputs(backbone: Backbone) -> dict[str, Tensor]:
-    """(2, 12) token ids from a fixed seed, each row ending in the end-of-sequence piece, and a mask of ones."""
+    """Two rows from a fixed seed.
+
+    Of a backbone that reads texts: (2, 12) token ids, each row ending in the end-of-sequence piece, and a mask of ones.
+    Else noise: images (2, 3, H, W), spectra (2, bins, frames), waves (2, samples), and pieces for a decoder.
+    """
     config = backbone.model.config
     generator = torch.Generator().manual_seed(SEED)
+    shape = _shape_of_noise(backbone.model.main_input_name, config)
+    if shape is not None:
+        made = {backbone.model.main_input_name: torch.randn(ROWS, *shape, generator=generator).to(backbone.device)}
+        if getattr(config, "is_encoder_decoder", False):
+            made["decoder_input_ids"] = torch.full((ROWS, 1), config.decoder_start_token_id, device=backbone.device)
+        return made
     special = {config.pad_token_id, config.eos_token_id, config.bos_token_id}
     allowed = torch.tensor([index for index in range(int(config.vocab_size)) if index not in special])
     ids = allowed[torch.randint(len(allowed), (ROWS, PIECES), generator=generator)]
@@ -35,12 +47,24 @@ def probe_inputs(backbone: Backbone) -> dict[str, Tensor]:
     return {"input_ids": ids.to(backbone.device), "attention_mask": torch.ones_like(ids).to(backbone.device)}
 
 
+def _shape_of_noise(reads: str, config: Any) -> tuple[int, ...] | None:
+    """The shape of one row of what is no text; None: it is text."""
+    if reads == "pixel_values":
+        size = config.image_size
+        high, wide = size if isinstance(size, list | tuple) else (size, size)
+        return (config.num_channels, high, wide)
+    if reads == "input_features":
+        return (config.num_mel_bins, 2 * config.max_source_positions)
+    return (SAMPLES,) if reads == "input_values" else None
+
+
 @torch.no_grad()
 def replay(adapter: Adapter, frame: Frame | None) -> Tensor:
     """The adapter's logits on the probe, float32 on the CPU, with every module in eval mode."""
     shell = adapter.shell
     with evaluating(*adapter.modules()), entered(frame):
-        logits: Tensor = shell.model(**shell.inputs(probe_inputs(shell.backbone))).logits
+        inputs = probe_inputs(shell.backbone)
+        logits = adapter.task.logits(shell.model(**shell.inputs(inputs)), inputs)
     return logits.float().cpu()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import tempfile
 from collections.abc import Callable, Mapping
@@ -11,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
+from petune.data.tokenizers import AUTO, FILES
 from petune.errors import AdapterError, AdapterFileError, BackboneError, ConfigError
 from petune.lookup import find, name_of
 from petune.methods.base import Method
@@ -97,7 +100,7 @@ def take(
         home, adapter = read_full(folder)
         if backbone is not None:
             adapter.facts["notices"] = ["A full fine-tuning is a whole model: the backbone that was given is not used."]
-        return Taken(adapter if name is None else adapter.renamed(name), home, _tokenizer(folder))
+        return Taken(adapter if name is None else adapter.renamed(name), home, _tokenizer(folder, adapter.task))
     given = backbone if backbone is None or isinstance(backbone, Backbone) else Backbone.open(backbone)
     # A folder by peft says little about its backbone, so the reader is shown the real one where there is one.
     known = {} if given is None else {"config": given.model.config, "prefix": given.model.base_model_prefix}
@@ -107,8 +110,10 @@ def take(
     key = tuple((file, digest) for file, digest in stored.exports.items() if file != adapter_file.PEFT_CONFIG)
     shared = share and bool(key)
     # In a box, because None (no tokenizer was saved) is an answer too.
-    tokenizer = remembered(home.built, key, lambda: [_tokenizer(folder)])[0] if shared else _tokenizer(folder)
-    return Taken(unpack(stored, home, name), home, tokenizer, [] if share else _history(folder))
+    adapter = unpack(stored, home, name)
+    open_it = functools.partial(_tokenizer, folder, adapter.task)
+    tokenizer = remembered(home.built, key, lambda: [open_it()])[0] if shared else open_it()
+    return Taken(adapter, home, tokenizer, [] if share else _history(folder))
 
 
 def refuse_unshared(name: str, method: type[Method]) -> None:
@@ -167,13 +172,13 @@ def _history(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _tokenizer(folder: Path) -> Any:
-    """The tokenizer that was saved with the adapter, if one was."""
-    if not (folder / "tokenizer_config.json").is_file():
+def _tokenizer(folder: Path, task: Task) -> Any:
+    """The tokenizer (or what else the task reads with) that was saved with the adapter, if one was."""
+    if not any((folder / name).is_file() for name in FILES[task.reads]):
         return None
     try:
         with quiet():
-            return AutoTokenizer.from_pretrained(folder)
+            return getattr(transformers, AUTO[task.reads]).from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
         raise AdapterFileError(
             f"The tokenizer in {folder} cannot be read: {error}.", fix="Save the adapter again."

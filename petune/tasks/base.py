@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 from torch import Tensor
@@ -19,7 +19,12 @@ from petune.knobs import check, knobs
 from petune.lookup import find
 
 Example = dict[str, Any]
-"""One encoded row: `input_ids` and what else the tokenizer gave (lists of int), `labels` when labelled, `row` (int)."""
+"""One encoded row: `input_ids` and what else the tokenizer gave (lists of int), or what an image processor or a feature
+extractor gave (arrays); `labels` when labelled, `row` (int). A task's own notes begin with an underscore; they, the
+labels and the row stay behind when a batch is made. `_pieces` (int) tells the size of an example that has no
+`input_ids`, or several. Long texts may become several examples of one row."""
+
+Reads = Literal["tokenizer", "image_processor", "feature_extractor", "processor"]
 
 IGNORE = -100
 """The label of positions that carry none; the loss and the metrics skip them."""
@@ -77,6 +82,9 @@ class Task(ABC):
     """The transformers class that makes the shell, such as `AutoModelForSequenceClassification`."""
     generates: ClassVar[bool] = False
     """Whether `predict` gives texts that the model writes; then it is a `WritingTask` (`petune.tasks._writing`)."""
+    reads: ClassVar[Reads] = "tokenizer"
+    """What makes rows into tensors, as transformers calls it. It is opened beside the backbone, handed to `encode` and
+    `collate` as their `tokenizer`, and saved with the adapter."""
 
     labels: tuple[str, ...] = ()
     max_length: int | None = None
@@ -115,6 +123,23 @@ class Task(ABC):
     @abstractmethod
     def collate(self, examples: Sequence[Example], tokenizer: Any) -> Batch:
         """Pads examples into one batch."""
+
+    def parts(self, example: Example) -> list[Example]:
+        """The rows of the backbone's batch that an example takes; several for one with several texts of their own.
+
+        `collate` stacks the parts of all examples, and `split` is given the logits of all parts, in that order.
+        """
+        return [example]
+
+    def logits(self, output: Any, inputs: Mapping[str, Tensor]) -> Tensor:
+        """What loss and answers read of the output of the shell, (B, ...).
+
+        Args:
+            output: as transformers' model gives it.
+            inputs: what `collate` made, also what the model does not take.
+        """
+        found: Tensor = output.logits
+        return found
 
     @abstractmethod
     def loss(

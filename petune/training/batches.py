@@ -29,6 +29,8 @@ class MicroBatch(NamedTuple):
     labels: Tensor
     last: bool
     """Whether the optimizer step follows, so gradients are exchanged and the penalty is added."""
+    positions: int = 0
+    """Of the forward, those that only pad included."""
     more: Mapping[str, Any] = {}
     """What the learner's forward is given besides: `trunk_states` where they are known, `at` where a loss falls, and
     `host_mask` where the host would have to wait for the mask."""
@@ -49,8 +51,20 @@ class PlannedStep(NamedTuple):
 
 
 def length_of(example: Example) -> int:
-    """Pieces of an example."""
-    return len(example["input_ids"])
+    """Pieces of an example: rows of similar length share batches, and speeds are told in pieces a second.
+
+    Example:
+        >>> length_of({"input_ids": [5, 6]}), length_of({"pixel_values": "an array", "_pieces": 257})
+        (2, 257)
+    """
+    known: int | None = example.get("_pieces")
+    return len(example["input_ids"]) if known is None else known
+
+
+def positions_of(inputs: Mapping[str, Tensor], lengths: Sequence[int]) -> int:
+    """Positions of a batch, those that only pad included."""
+    ids = inputs.get("input_ids")
+    return len(lengths) * max(lengths) if ids is None else ids.numel()
 
 
 @dataclass
@@ -141,11 +155,13 @@ def micro_batches(
         focuses: whether the learner gives the logits of supervised places alone.
     """
     for index, ranks in enumerate(step.micro):
-        batch = task.collate([examples[row] for row in ranks[rank]], tokenizer)
+        some = [examples[row] for row in ranks[rank]]
+        batch = task.collate(some, tokenizer)
         inputs, labels, more = moved(batch, task, device, focuses=focuses)
         if (states := states_on_device(cache, batch.inputs, device)) is not None:
             more["trunk_states"] = states
-        yield MicroBatch(inputs, labels, index + 1 == len(step.micro), more)
+        positions = positions_of(inputs, [length_of(example) for example in some])
+        yield MicroBatch(inputs, labels, index + 1 == len(step.micro), positions, more)
 
 
 def moved(

@@ -46,7 +46,7 @@ def evaluate(
     figures = compute(metrics, answers, references, task.labels)
     items = sum(task.count(example) for example in examples)
     classes = per_class(answers, references, task.labels) if task.labels else []
-    return EvalReport({**figures, "loss": loss / max(items, 1)}, classes, rows=len(examples))
+    return EvalReport({**figures, "loss": loss / max(items, 1)}, classes, rows=len(references))
 
 
 def logits_of(

@@ -217,7 +217,7 @@ def _trunk_bytes(learner: Learner) -> float:
     inputs = probe_inputs(learner.adapter.shell.backbone)
     with evaluating(*learner.adapter.modules()), learner.trunk.listening():
         states = learner.trunk_states(inputs)
-    return sum(state.nbytes for state in states) / inputs["input_ids"].numel()
+    return sum(state.nbytes for state in states) / sum(len(state) * state.shape[1] for state in states[:1])
 
 
 @dataclass(frozen=True)
@@ -226,6 +226,10 @@ class _Guess:
 
     auto_class: str
     labels: tuple[str, ...]
+
+    def logits(self, output: Any, inputs: Any) -> Tensor:
+        """As transformers' model gives them."""
+        return output.logits  # type: ignore[no-any-return]
 
     def model_config(self) -> dict[str, Any]:
         """What a head of that size needs."""
@@ -247,6 +251,8 @@ def _saved_bytes(learner: Learner, config: TrainConfig, tokens: int) -> float:
     b and c are counted on rows of 12 and 24 tokens, so that a plan for a large backbone costs little.
     """
     rows = probe_inputs(learner.__dict__["adapter"].shell.backbone)
+    if "input_ids" not in rows:  # images and spectra are of one size
+        return _kept_bytes(learner, config, {name: row[:1] for name, row in rows.items()})
     short = rows["input_ids"].shape[1]
     once = _kept_bytes(learner, config, {name: row[:1] for name, row in rows.items()})
     twice = _kept_bytes(learner, config, {name: row.reshape(1, -1) for name, row in rows.items()})

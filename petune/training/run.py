@@ -120,7 +120,7 @@ class Run:
             focuses=self.learner.focuses,
         ):
             self._missed += self.cache is not None and "trunk_states" not in batch.more
-            self.positions_here += batch.inputs["input_ids"].numel()
+            self.positions_here += batch.positions
             yield batch
 
     def start(self) -> None:

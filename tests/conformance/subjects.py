@@ -17,9 +17,10 @@ from petune.model.backbone import Backbone
 from petune.model.bank import Bank
 from petune.model.learner import Learner
 from petune.model.running import run
-from petune.tasks.base import IGNORE, Example, Task
+from petune.tasks.base import Example, Task
 from tests import tiny
 from tests.covering import Case
+from tests.kinds import KINDS
 
 SMALL: dict[str, dict[str, Any]] = {
     "lora": {"rank": 4},
@@ -35,23 +36,18 @@ def method(name: str, **knobs: Any) -> Method:
     return find("methods", name)(**{**SMALL.get(name, {}), **knobs})  # type: ignore[no-any-return]
 
 
-NAMES = {"tokens": "token-classification", "causal": "causal-lm", "seq2seq": "seq2seq-lm"}
-"""Kind of task -> the task's name; all others are kinds of sequence classification."""
-WRITTEN = {"causal": ("prompt", "completion"), "seq2seq": ("source", "target")}
+WRITTEN = tuple(name for name, kind in KINDS.items() if kind.task().generates)
+"""Kinds of tasks whose answers the model writes."""
 
 
 def rows(kind: str, n: int = 8) -> list[dict[str, Any]]:
     """Rows of a kind of task, of different lengths."""
-    if kind in WRITTEN:
-        return [dict(zip(WRITTEN[kind], (row["text"], row["label"]), strict=True)) for row in tiny.rows(n)]
-    makers = {"single": tiny.rows, "multi": tiny.multi_rows, "regression": tiny.score_rows, "tokens": tiny.tag_rows}
-    return makers[kind](n)  # type: ignore[operator, no-any-return]
+    return KINDS[kind].rows(n)
 
 
 def blank_task(kind: str) -> Task:
     """A task that has learnt nothing yet; what is written is kept short."""
-    knobs = {"max_new_tokens": 8} if kind in WRITTEN else {}
-    return find("tasks", NAMES.get(kind, "sequence-classification"))(**knobs)  # type: ignore[no-any-return]
+    return KINDS[kind].task()
 
 
 @cache
@@ -61,20 +57,20 @@ def task(kind: str) -> Task:
 
 
 @cache
-def tokenizer(family: str) -> Any:
-    """The family's tokenizer, made once."""
-    return tiny.tokenizer(family)
+def tokenizer(family: str, kind: str = "single") -> Any:
+    """The family's tokenizer, or what else a kind of task reads with; made once."""
+    return KINDS[kind].reads(family)
 
 
 def examples(family: str, kind: str, n: int = 5) -> list[Example]:
     """Encoded rows of different lengths, the second much shorter than the first."""
     table = read(rows(kind, n))
-    return task(kind).encode(table, tokenizer(family), longest=64, labelled=True).examples
+    return task(kind).encode(table, tokenizer(family, kind), longest=64, labelled=True).examples
 
 
 def batch(family: str, kind: str, n: int = 5) -> dict[str, Tensor]:
     """A padded batch of rows, as the backbone takes them."""
-    return task(kind).collate(examples(family, kind, n), tokenizer(family)).inputs
+    return task(kind).collate(examples(family, kind, n), tokenizer(family, kind)).inputs
 
 
 class Subject(NamedTuple):
@@ -95,8 +91,8 @@ class Subject(NamedTuple):
         if self.adapter.method.residence == "private":
             return Learner(self.bank, self.adapter)(**(inputs or self.inputs))
         wanted = name or self.adapter.name
-        found: Tensor = run(self.bank, self.bank.frame(wanted), inputs or self.inputs).logits
-        return found
+        given = inputs or self.inputs
+        return self.adapter.task.logits(run(self.bank, self.bank.frame(wanted), given), given)
 
     @torch.no_grad()
     def bare(self) -> Tensor:
@@ -117,7 +113,7 @@ def hidden(bank: Bank, inputs: dict[str, Tensor]) -> Tensor:
 def open_backbone(family: str, **changes: Any) -> Backbone:
     """A fresh backbone that knows its pad piece, as one that a Tuner opened."""
     made = Backbone(tiny.backbone(family, **changes))
-    made.pad_token_id = tokenizer(family).pad_token_id
+    made.pad_token_id = getattr(tokenizer(family), "pad_token_id", None)
     return made
 
 
@@ -155,9 +151,7 @@ def subject(case: Case, *, shaken: bool = True, n: int = 5, **changes: Any) -> S
 
 def real(logits: Tensor, inputs: dict[str, Tensor], kind: str) -> Tensor:
     """The logits that mean something: those of pieces that are no padding, for tags and for what is written."""
-    if kind == "seq2seq":
-        return logits[inputs["decoder_labels"] != IGNORE]
-    return logits[inputs["attention_mask"].bool()] if kind in ("tokens", "causal") else logits
+    return KINDS[kind].real(logits, inputs)
 
 
 def differ(first: Tensor, second: Tensor) -> float:

@@ -14,6 +14,7 @@ from petune.training.callbacks import Callback
 from tests import tiny
 from tests.conformance.subjects import WRITTEN, batch, blank_task, ids, method, rows, same, snapshot, tokenizer
 from tests.covering import CASES, METHODS, Case
+from tests.kinds import KINDS
 
 RATES = {"full": 2e-3, "head": 3e-2}
 
@@ -32,20 +33,18 @@ def tuner_for(case: Case, backbone: torch.nn.Module | None = None, **knobs: Any)
     """A tuner of one case on a tiny backbone."""
     made = backbone if backbone is not None else tiny.backbone(case.family)
     return Tuner(
-        made, task=blank_task(case.task), method=method(case.method, **knobs), tokenizer=tokenizer(case.family)
+        made,
+        task=blank_task(case.task),
+        method=method(case.method, **knobs),
+        tokenizer=tokenizer(case.family, case.task),
     )
 
 
 def answers(tuner: Tuner, case: Case) -> list[np.ndarray]:
-    """Probabilities, or numbers, of rows of different lengths; the loss and the texts of a language model."""
-    if case.task in WRITTEN:
-        loss = tuner.evaluate(rows(case.task, 5))["loss"]
-        return [
-            np.asarray(it) for it in (loss, *tuner.predict([next(iter(row.values())) for row in rows(case.task, 5)]))
-        ]
-    table = [{key: value for key, value in row.items() if key in ("text", "tokens")} for row in rows(case.task, 5)]
-    texts = [next(iter(row.values())) for row in table]
-    found = tuner.predict(texts) if case.task == "regression" else tuner.predict_proba(texts)
+    """Probabilities of rows of different lengths; where there are no classes the loss, and what is answered."""
+    table = rows(case.task, 5)
+    texts = [KINDS[case.task].asked(row) for row in table]
+    found = tuner.predict_proba(texts) if tuner.classes_ else (tuner.evaluate(table)["loss"], *tuner.predict(texts))
     return [np.asarray(row) for row in found]
 
 
@@ -84,8 +83,8 @@ def test_a_run_learns_keeps_the_backbone_and_is_saved_whole(case, tmp_path):
     assert loaded.classes_ == tuner.classes_
     assert flags(backbone) == state
     if case.method != "full" and case in CASES[::3]:
-        model = AdaptedModel(backbone, tokenizer=tokenizer(case.family)).add("a", tuner).use("a")
-        texts = [next(iter(row.values())) for row in rows(case.task, 5)]
+        model = AdaptedModel(backbone, tokenizer=tokenizer(case.family, case.task)).add("a", tuner).use("a")
+        texts = [KINDS[case.task].asked(row) for row in rows(case.task, 5)]
         assert model.predict(texts) == tuner.predict(texts)
         model.remove("a")
         assert flags(backbone) == state

@@ -34,7 +34,7 @@ UNCHECKPOINTED = ("albert", "mpnet")
 def loss_of(one: Subject, kind: str, learner: Learner) -> torch.Tensor:
     """The task's loss on the batch."""
     family = one.backbone.model_type
-    labels = task(kind).collate(examples(family, kind), tokenizer(family)).labels
+    labels = task(kind).collate(examples(family, kind), tokenizer(family, kind)).labels
     assert labels is not None
     return task(kind).loss(learner(**one.inputs).float(), labels)
 
@@ -44,7 +44,8 @@ def test_a_fresh_adapter_is_the_identity(case):
     """Law 1: a fresh adapter leaves the backbone's output as it is, to the bit, where its method says so."""
     one = subject(case, shaken=False)
     with torch.no_grad(), entered(None):
-        bare = one.adapter.shell.model(**one.adapter.shell.inputs(one.inputs)).logits
+        output = one.adapter.shell.model(**one.adapter.shell.inputs(one.inputs))
+        bare = one.adapter.task.logits(output, one.inputs)
     assert torch.equal(one.logits(), bare) == one.adapter.method.identity_at_start
 
 

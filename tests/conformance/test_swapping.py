@@ -40,8 +40,8 @@ def another(case) -> str:
 
 def adapted(case) -> AdaptedModel:
     """An adapted model with the case's adapter as `mine`, and one of another method as `other`."""
-    model = AdaptedModel(tiny.backbone(case.family), tokenizer=tokenizer(case.family))
-    model.backbone.pad_token_id = tokenizer(case.family).pad_token_id
+    model = AdaptedModel(tiny.backbone(case.family), tokenizer=tokenizer(case.family, case.task))
+    model.backbone.pad_token_id = getattr(tokenizer(case.family, case.task), "pad_token_id", None)
     workshop = Bank(Backbone(model.backbone.model))
     workshop.backbone.pad_token_id = model.backbone.pad_token_id
     for name, recipe in (("mine", case.method), ("other", another(case))):
@@ -158,7 +158,7 @@ def test_an_exception_leaves_the_next_call_right(case):
             model(**inputs)
         with model.routed("mine"):
             with pytest.raises(KeyError):
-                model(**inputs, route=["other", None] + ["mine"] * (len(inputs["input_ids"]) - 2))
+                model(**inputs, route=["other", None] + ["mine"] * (len(next(iter(inputs.values()))) - 2))
             handle.remove()
             assert torch.equal(model(**inputs).logits, mine)
         assert torch.equal(model(**inputs, route="mine").logits, mine)
