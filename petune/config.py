@@ -51,6 +51,8 @@ class TrainConfig:
             backbone and the method allow it and a batch pads enough for it to pay; True: or tell why not; False: never.
         compile: whether the blocks that learn run through `torch.compile`, each with its adapter layers as one graph;
             the first steps then take long, and every new shape of a batch as well.
+        sharding: `"fsdp2"`: among several processes each keeps a share of the frozen weights, and blocks are whole only
+            while they run; None: each keeps all of them.
         trim_last_block: compute only what the head reads of the last block, where it reads the first position (a
             classifier of BERT's kind): the same losses for less.
         cache_trunk: whether what the frozen blocks below the lowest adapter make of each row is computed once and kept.
@@ -96,6 +98,7 @@ class TrainConfig:
     max_tokens: int | None = None
     padding_free: bool | Literal["auto"] = "auto"
     compile: bool = False
+    sharding: Literal["fsdp2"] | None = None
     trim_last_block: bool = True
     cache_trunk: bool | Literal["auto"] = "auto"
     cache_dir: str | Path | None = None

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from petune.config import TrainConfig
 from petune.errors import ConfigError
+from petune.training.ranks.asking import unheard
 
 
 @contextmanager
@@ -41,7 +42,8 @@ def accelerating(config: TrainConfig) -> Iterator[Accelerator]:
     try:
         # Every rank computes the same buffers from the same averaged gradients: nothing to broadcast.
         quiet = DistributedDataParallelKwargs(broadcast_buffers=False)
-        accelerator = Accelerator(cpu=cpu, mixed_precision=config.mixed_precision, kwargs_handlers=[quiet])
+        with unheard():  # what a launcher says of FSDP is answered by petune.training.ranks.sharding
+            accelerator = Accelerator(cpu=cpu, mixed_precision=config.mixed_precision, kwargs_handlers=[quiet])
         accelerator.gradient_accumulation_steps = 1  # an environment variable may set it; the loop divides by itself
         yield accelerator
     finally:

@@ -21,7 +21,7 @@ from petune.tasks.base import Example
 if TYPE_CHECKING:
     from petune.training.run import Run
 
-MAY_CHANGE = ("output_dir", "save_every", "keep_last", "progress", "cache_dir", "cache_bytes")
+MAY_CHANGE = ("output_dir", "save_every", "keep_last", "progress", "cache_dir", "cache_bytes", "sharding")
 """Knobs of `TrainConfig` that a resumed run may set anew."""
 
 

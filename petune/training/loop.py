@@ -30,6 +30,7 @@ from petune.training.callbacks import Callback
 from petune.training.conclusion import conclude
 from petune.training.memory import MemoryMeter, bytes_of
 from petune.training.optimizer import make_optimizer, rate_share, set_rate
+from petune.training.ranks.sharding import refuse_unsharded, sharded
 from petune.training.report import TrainReport
 from petune.training.resume import go_on, save_if_due
 from petune.training.run import Run
@@ -86,6 +87,7 @@ def train_together(
     with ExitStack() as stack:
         accelerator = stack.enter_context(accelerating(config))
         refuse_several_processes(accelerator, trainees)
+        refuse_unsharded(trainees, accelerator)
         for trainee in trainees:
             trainee.learner.place(accelerator.device)
         alone = len(trainees) == 1
@@ -95,6 +97,7 @@ def train_together(
         caches = Caches(accelerator, stack)
         kept = [caches.for_trainee(trainee) for trainee in trainees]
         trainees = sized(trainees, accelerator, resume)
+        trainees = stack.enter_context(sharded(trainees, accelerator))
         set_seed(config.seed, device_specific=True)
         runs = [
             Run(trainee, known, accelerator, meter, *pair, watching, caching)

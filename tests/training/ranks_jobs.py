@@ -1,0 +1,148 @@
+"""What the processes of `several` do: real methods on tiny backbones, through the Tuner."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import petune
+from petune.config import TrainConfig
+from petune.training.ranks.sharding import held_bytes
+from petune.tuner import Tuner
+from tests import tiny
+from tests.conformance import subjects
+from tests.training.crews import still
+
+RANK = int(os.environ.get("RANK", "0"))
+STEADY: dict[str, Any] = {
+    "progress": "off", "optimizer": "sgd", "learning_rate": 0.05, "epochs": 2, "batch_size": 4, "cache_trunk": False,
+}  # fmt: skip
+
+
+def tuner(method: str, family: str = "bert", task: str = "single", model: Any = None, **knobs: Any) -> Tuner:
+    """A tuner without dropout on a tiny backbone."""
+    shape = subjects.blank_task(task)
+    home = still(family) if model is None else model
+    return Tuner(
+        home, name="mine", method=subjects.method(method, **knobs), task=shape, tokenizer=tiny.tokenizer(family)
+    )
+
+
+def trained(
+    method: str,
+    rows: int = 27,
+    tested: int = 5,
+    family: str = "bert",
+    task: str = "single",
+    save: str = "",
+    resume: str | None = None,
+    knobs: dict[str, Any] | None = None,
+    **config: Any,
+) -> dict[str, Any]:
+    """Fits one adapter, and looks at the backbone in the middle and afterwards.
+
+    Args:
+        knobs: of the method.
+        config: of `TrainConfig`, on top of `STEADY`.
+    """  # fmt: skip
+    mine = tuner(method, family, task, **(knobs or {}))
+    model = mine.backbone.model
+    before = subjects.snapshot(model)
+    kinds, objects = _kinds(model), [id(p) for p in model.parameters()]
+    held: list[int] = []
+
+    def holding(y_true: Any, y_pred: Any) -> float:
+        held.append(held_bytes(model))
+        return 0.0
+
+    data = subjects.rows(task, rows)
+    evaluated = subjects.rows(task, rows + tested)[rows:] if tested else None
+    settings = TrainConfig(**{**STEADY, "metrics": (holding,), **config} if tested else {**STEADY, **config})
+    mine.fit(data, evaluated, settings, resume=resume)
+    if save and RANK == 0:
+        mine.save(save)
+    return {
+        **of(mine),
+        "predicted": [float(x) for x in _flat(mine, data[:6])],
+        "held": held,
+        "whole": held_bytes(model),
+        "bits": subjects.same(before, subjects.snapshot(model)),
+        "kinds": kinds == _kinds(model),
+        "objects": objects == [id(p) for p in model.parameters()],
+    }
+
+
+def of(mine: Tuner) -> dict[str, Any]:
+    """What a fit came to."""
+    tensors = mine.adapter.tensors()
+    state = {f"{path}:{name}": t for path, named in tensors.items() for name, t in named.items()}
+    state |= mine.adapter.head()
+    history = mine.report.history
+    return {
+        "losses": [row["loss"] for row in history if "loss" in row],
+        "evaluations": [
+            {k: v for k, v in row.items() if k.startswith("eval_")} for row in history if "loss" not in row
+        ],
+        "digest": digest(state),
+        "state": {name: tensor.tolist() for name, tensor in state.items()},
+        "notices": mine.report.notices,
+        "tokens": mine.report.real_tokens,
+        "trained": mine.report.trainable_parameters,
+    }
+
+
+def digest(state: dict[str, Tensor]) -> str:
+    """Equal for equal bits."""
+    made = hashlib.sha256()
+    for name in sorted(state):
+        made.update(name.encode() + state[name].detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return made.hexdigest()
+
+
+def _flat(mine: Tuner, data: list[dict[str, Any]]) -> list[Any]:
+    if "label" not in data[0]:
+        return []
+    return mine.predict_proba([row["text"] for row in data]).ravel().tolist()
+
+
+def _kinds(model: torch.nn.Module) -> list[Any]:
+    """Classes, and what lies in the modules' dictionaries."""
+    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules() if not m._forward_hooks]
+    return [[type(m).__name__, sorted(m.__dict__)] for m in model.modules()] + [sum(hooks)]
+
+
+def refused(**job: Any) -> dict[str, Any]:
+    """The error of a job that must be refused, and whether the backbone is as it was."""
+    environment = job.pop("environment", {})
+    os.environ.update(environment)
+    try:
+        trained(**job)
+    except petune.PetuneError as error:
+        return {"error": f"{type(error).__name__}: {error}"}
+    finally:
+        for name in environment:
+            del os.environ[name]
+    return {"error": None}
+
+
+def broken(**config: Any) -> dict[str, Any]:
+    """Every process leaves a run in the middle by an error of its own; the backbone is whole again."""
+    mine = tuner("lora")
+    before = subjects.snapshot(mine.backbone.model)
+
+    def stop(y_true: Any, y_pred: Any) -> float:
+        if len(y_true) == 5 and list(y_true) != list(y_pred):
+            raise KeyboardInterrupt
+        return 0.0
+
+    data = tiny.rows(32)
+    try:
+        mine.fit(data[:27], data[27:], TrainConfig(**{**STEADY, "metrics": (stop,), **config}))
+    except KeyboardInterrupt:
+        again = mine.fit(data[:27], None, TrainConfig(**{**STEADY, **config}))
+        return {"bits": subjects.same(before, subjects.snapshot(mine.backbone.model)), "digest": of(again)["digest"]}
+    return {"bits": None, "digest": ""}

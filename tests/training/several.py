@@ -1,0 +1,64 @@
+"""Several processes over loopback (gloo), each of which does the same jobs, one after the other.
+
+python -m tests.training.several OUT MODULE {"name of a job": {"kind": "function of the module", ...}, ...}
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+SECONDS = 240
+"""After which a launch has failed."""
+
+Jobs = dict[str, dict[str, Any]]
+
+
+def launch(out: Path, module: str, jobs: Jobs, processes: int = 2, **environment: str) -> list[dict[str, Any]]:
+    """What each process made of the jobs; ends within a bounded time, whatever happens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    base = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **environment}
+    command = [sys.executable, "-m", __name__, str(out), module, json.dumps(jobs)]
+    out.mkdir(parents=True, exist_ok=True)
+    children = []
+    for rank in map(str, range(processes)):
+        ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+        children.append(subprocess.Popen(command, cwd=ROOT, env={**base, **ranks}, stderr=subprocess.PIPE, text=True))
+    try:
+        for child in children:
+            _, words = child.communicate(timeout=SECONDS)
+            assert child.returncode == 0, words
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+    return [json.loads((out / f"{rank}.json").read_text()) for rank in range(processes)]
+
+
+def do(module: str, jobs: Jobs) -> dict[str, Any]:
+    """The answers of a module's functions, by the names of the jobs."""
+    found = importlib.import_module(module)
+    answers = {}
+    for name, knobs in jobs.items():
+        knobs = dict(knobs)
+        answers[name] = getattr(found, knobs.pop("kind"))(**knobs)
+    return answers
+
+
+if __name__ == "__main__":
+    place, where, work = sys.argv[1:]
+    made = do(where, json.loads(work))
+    (Path(place) / f"{os.environ['RANK']}.json").write_text(json.dumps(made))
+    import torch
+
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
