@@ -15,6 +15,7 @@ from petune.config import TrainConfig
 from petune.data.batching import plan_epoch
 from petune.model.trunk import States
 from petune.tasks.base import Batch, Example, Task
+from petune.training.ranks.regrouping import regrouped
 
 if TYPE_CHECKING:
     from petune.training.trunk_cache import TrunkCache
@@ -31,6 +32,8 @@ class MicroBatch(NamedTuple):
     """Whether the optimizer step follows, so gradients are exchanged and the penalty is added."""
     positions: int = 0
     """Of the forward, those that only pad included."""
+    counts: bool = True
+    """Whether its loss is a part of the step's; False where a process has no rows, but must take part in the forward."""
     more: Mapping[str, Any] = {}
     """What the learner's forward is given besides: `trunk_states` where they are known, `at` where a loss falls, and
     `host_mask` where the host would have to wait for the mask."""
@@ -76,12 +79,14 @@ class Course:
         examples: all training rows; every process holds all of them.
         config: batch size, accumulation, seed, epochs.
         world: processes.
+        planned_for: processes that the run began with, where they were others.
     """
 
     task: Task
     examples: Sequence[Example]
     config: TrainConfig
     world: int = 1
+    planned_for: int | None = None
     starts: list[int] = field(init=False)
     """The number of the first step of each epoch, counted from 0; a budget of tokens may make epochs differ."""
     total: int = field(init=False)
@@ -122,10 +127,17 @@ class Course:
             seed=config.seed,
             epoch=epoch,
             group_by_length=config.group_by_length,
-            world=self.world,
+            world=self.planned_for or self.world,
             max_tokens=config.max_tokens,
         )
-        return [step.micro for step in steps]
+        if self.planned_for in (None, self.world):
+            return [step.micro for step in steps]
+        return [
+            regrouped(
+                step.micro, self._lengths, processes=self.world, batch_size=config.rows, max_tokens=config.max_tokens
+            )
+            for step in steps
+        ]
 
     def after(self, done: int) -> Iterator[PlannedStep]:
         """The steps that are left once `done` of the run are done."""
@@ -155,13 +167,13 @@ def micro_batches(
         focuses: whether the learner gives the logits of supervised places alone.
     """
     for index, ranks in enumerate(step.micro):
-        some = [examples[row] for row in ranks[rank]]
+        some = [examples[row] for row in ranks[rank] or next(rows for rows in ranks if rows)[:1]]
         batch = task.collate(some, tokenizer)
         inputs, labels, more = moved(batch, task, device, focuses=focuses)
         if (states := states_on_device(cache, batch.inputs, device)) is not None:
             more["trunk_states"] = states
         positions = positions_of(inputs, [length_of(example) for example in some])
-        yield MicroBatch(inputs, labels, index + 1 == len(step.micro), positions, more)
+        yield MicroBatch(inputs, labels, index + 1 == len(step.micro), positions, bool(ranks[rank]), more)
 
 
 def moved(

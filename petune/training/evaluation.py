@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from petune.data.batching import ordered_batches
 from petune.tasks.base import Example, Task
 from petune.training.batches import length_of, on_device, states_on_device
+from petune.training.ranks.dealing import ALONE, Ranks
 from petune.training.report import EvalReport
 from petune.training.trunk_cache import TrunkCache
 
@@ -26,22 +28,25 @@ def evaluate(
     device: torch.device | None = None,
     cache: TrunkCache | None = None,
     max_tokens: int | None = None,
+    ranks: Ranks = ALONE,
 ) -> EvalReport:
     """The figures of labelled rows: `loss` and each metric.
 
     `loss` is the mean over supervised items, without label smoothing and class weights, so that it compares between
-    runs. Among several processes each evaluates every row: nothing to gather, nothing counted twice.
+    runs.
 
     Args:
         metrics: names, `evaluate` objects or functions, as in `TrainConfig.metrics`.
         device: None: where the learner's parameters are.
         cache: what the trunk makes of these rows, where that is known.
         max_tokens: padded positions of a batch; None: any number.
+        ranks: among several processes that all call this with the same rows each forwards its share of the batches,
+            and all have the figures of all rows (`petune.training.ranks.dealing`). Otherwise nothing is exchanged.
     """
     from petune.metrics.base import compute, per_class  # imports evaluate, which takes seconds; predict needs it not
 
     device = device or device_of(learner)
-    logits, loss = _forward_all(learner, task, tokenizer, examples, batch_size, device, cache, max_tokens)
+    logits, loss = _forward_all(learner, task, tokenizer, examples, batch_size, device, cache, max_tokens, ranks)
     answers, references = task.answers(logits, examples), task.references(examples)
     figures = compute(metrics, answers, references, task.labels)
     items = sum(task.count(example) for example in examples)
@@ -79,25 +84,45 @@ def _forward_all(
     device: torch.device,
     cache: TrunkCache | None,
     max_tokens: int | None = None,
+    ranks: Ranks = ALONE,
 ) -> tuple[list[np.ndarray], float]:
     """The logits of every row, and the sum of the losses of those that carry labels."""
-    logits: list[Any] = [None] * len(examples)
-    losses: list[Tensor] = []
+    batches = ordered_batches([length_of(example) for example in examples], batch_size, max_tokens)
+    pieces: dict[int, list[Any]] = {}
+    losses: dict[int, Tensor] = {}
     was_training = learner.training
     learner.mode(False)
     try:
         # no_grad, not inference_mode: a buffer that the backbone makes here (rotary tables) may meet autograd later.
         with torch.no_grad():
-            for rows in ordered_batches([length_of(example) for example in examples], batch_size, max_tokens):
-                some = [examples[row] for row in rows]
+            for number, counts in ranks.dealt(len(batches)):
+                some = [examples[row] for row in batches[number]]
                 batch = task.collate(some, tokenizer)
                 states = states_on_device(cache, batch.inputs, device)
                 known = {} if states is None else {"trunk_states": states}
                 given = learner(**on_device(batch.inputs, device), **known).float()
+                if not counts:
+                    continue
                 if batch.labels is not None:
-                    losses.append(task.loss(given, batch.labels.to(device)))
-                for row, piece in zip(rows, task.split(given, some), strict=True):
-                    logits[row] = piece
+                    losses[number] = task.loss(given, batch.labels.to(device))
+                pieces[number] = list(task.split(given, some))
     finally:
         learner.mode(was_training)
-    return logits, float(torch.stack(losses).double().sum()) if losses else 0.0
+    return _by_row(batches, ranks.gathered(pieces)), _sum(ranks.gathered(_on_host(losses)))
+
+
+def _by_row(batches: Sequence[Sequence[int]], pieces: Mapping[int, list[Any]]) -> list[Any]:
+    """What belongs to each row, in the order of the rows."""
+    made = {row: piece for number, rows in enumerate(batches) for row, piece in zip(rows, pieces[number], strict=True)}
+    return [made[row] for row in range(len(made))]
+
+
+def _on_host(losses: Mapping[int, Tensor]) -> dict[int, float]:
+    """Batch -> its loss, fetched at once."""
+    values = torch.stack(list(losses.values())).double().tolist() if losses else []
+    return dict(zip(losses, values, strict=True))
+
+
+def _sum(losses: Mapping[int, float]) -> float:
+    """Rounded once, so that it is the same whoever computed them."""
+    return math.fsum(losses.values())

@@ -35,18 +35,19 @@ def identity_of(run: Run) -> dict[str, Any]:
         "training rows": fingerprint(run.course.examples),
         "evaluation rows": fingerprint(run.eval_examples),
         "trained": {name: list(tensor.shape) for name, tensor in run.learner.named_parameters()},
-        "processes": run.accelerator.num_processes,
+        "processes": run.course.planned_for or run.course.world,
         **plain(dict(run.more_identity)),
     }
 
 
 def refuse_other_run(then: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
-    """Compares the identity of a checkpoint with that of this run.
+    """Compares the identity of a checkpoint with that of this run; `petune.training.ranks.regrouping` sees to another
+    number of processes.
 
     Raises:
         CheckpointError: with one line per difference.
     """
-    before, after = _flat(then), _flat(now)
+    before, after = _flat({**then, "processes": 0}), _flat({**now, "processes": 0})
     lines = [
         f"  {name}: {before.get(name, 'absent')!r} in the checkpoint, {after.get(name, 'absent')!r} now"
         for name in sorted({*before, *after})
@@ -55,7 +56,7 @@ def refuse_other_run(then: Mapping[str, Any], now: Mapping[str, Any], path: Path
     if lines:
         raise CheckpointError(
             f"The checkpoint {path} belongs to another run:\n" + "\n".join(lines) + "\n",
-            expected=f"Only {', '.join(MAY_CHANGE)} may change on resume.",
+            expected=f"Only {', '.join(MAY_CHANGE)} and the number of processes may change on resume.",
             fix="Use the same settings and data, or start afresh in another output_dir.",
         )
 

@@ -209,6 +209,8 @@ def _share(run: Run, batch: MicroBatch, logits: Tensor) -> Tensor:
         logits.float(), batch.labels, label_smoothing=config.label_smoothing, class_weight=run.class_weight
     )
     share = summed / max(run.planned.items, 1)  # of the whole step's mean, whatever forward or process it is in
+    if not batch.counts:
+        share = share * 0
     run.loss += share.detach()
     run.meter.sample()
     penalty = method.penalty(run.learner.layers) if batch.last else None

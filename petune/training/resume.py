@@ -23,6 +23,7 @@ from petune.storage import checkpoint as storage
 from petune.storage.checkpoint import Checkpoint
 from petune.training.identity import identity_of, refuse_other_run, versions
 from petune.training.ledger import require_finite
+from petune.training.ranks.regrouping import go_on_in_other_processes
 from petune.training.selection import Selection
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ def _go_on(run: Run, resume: str | Path | None) -> None:
         run.selection = Selection(**kept["selection"])
     run.good, run.good_step = (best, kept["good_step"]) if best else (run.learner.state(), run.step)
     fresh = [notice for notice in run.notices if notice not in kept["notices"]]
+    fresh += go_on_in_other_processes(run, kept["identity"]["processes"], len(kept["training"]["rng"]))
     if kept["trunk_cached"] != (run.cache is not None):
         fresh.append("The trunk was cached before the stop or is now, and not both: the last bits may differ.")
     run.notices = [*kept["notices"], *fresh, f"Resumed after step {run.step} from {checkpoint.path.name}."]
@@ -180,8 +182,8 @@ def reinstate_training(
     optimizer.load_state_dict({"state": values, "param_groups": optimizer.state_dict()["param_groups"]})
     if accelerator.scaler is not None:
         accelerator.scaler.load_state_dict(state["scaler"])
-    rank = accelerator.process_index
-    set_random_state(under(checkpoint.tensors, f"rng/{rank}/"), state["rng"][rank])
+    if (rank := accelerator.process_index) < len(state["rng"]):
+        set_random_state(under(checkpoint.tensors, f"rng/{rank}/"), state["rng"][rank])
     return under(checkpoint.tensors, "best/") or None
 
 

@@ -19,6 +19,7 @@ from petune.training.callbacks import Callback, Row, RunStart
 from petune.training.evaluation import evaluate
 from petune.training.ledger import DivergedError, Ledger, Stopwatch, require_finite
 from petune.training.memory import MemoryMeter
+from petune.training.ranks.dealing import Ranks
 from petune.training.report import EVAL, TrainReport
 from petune.training.trainee import Checked, Trainee
 
@@ -231,6 +232,7 @@ class Run:
             self.config.rows,
             cache=self.cache,
             max_tokens=self.config.max_tokens,
+            ranks=Ranks.of(self.accelerator),
         )
         if not math.isfinite(report["loss"]):
             raise DivergedError(f"The evaluation's loss became {report['loss']}", self.step, self.rate)
