@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections.abc import Callable, Mapping
 from typing import TypeVar
@@ -32,7 +31,8 @@ def twin(module: Module) -> Module:
 
 def with_children(module: Module, children: Mapping[str, nn.Module]) -> Module:
     """The same module, sharing everything, but with some direct children replaced."""
-    made = copy.copy(module)
+    made = object.__new__(type(module))  # copy.copy would call the constructor of a module that is sharded
+    made.__dict__.update(module.__dict__)
     made.__dict__["_modules"] = {**module._modules, **children}
     return made
 

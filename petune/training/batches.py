@@ -33,7 +33,7 @@ class MicroBatch(NamedTuple):
     positions: int = 0
     """Of the forward, those that only pad included."""
     counts: bool = True
-    """Whether its loss is a part of the step's; False where a process has no rows, but must take part in the forward."""
+    """Whether its loss is a part of the step's; False where a process has no rows, but takes part in the forward."""
     more: Mapping[str, Any] = {}
     """What the learner's forward is given besides: `trunk_states` where they are known, `at` where a loss falls, and
     `host_mask` where the host would have to wait for the mask."""

@@ -115,34 +115,52 @@ def _kinds(model: torch.nn.Module) -> list[Any]:
     return [[type(m).__name__, sorted(m.__dict__)] for m in model.modules()] + [sum(hooks)]
 
 
-def refused(**job: Any) -> dict[str, Any]:
-    """The error of a job that must be refused, and whether the backbone is as it was."""
-    environment = job.pop("environment", {})
+def launched(environment: dict[str, str], **job: Any) -> dict[str, Any]:
+    """A job under the words of a launcher: what it came to or why not, and whether the words still stand."""
     os.environ.update(environment)
     try:
-        trained(**job)
+        made = trained(**job)
     except petune.PetuneError as error:
-        return {"error": f"{type(error).__name__}: {error}"}
+        made = {"error": f"{type(error).__name__}: {error}"}
     finally:
-        for name in environment:
-            del os.environ[name]
-    return {"error": None}
+        stand = all(os.environ.pop(name, None) == word for name, word in environment.items())
+    return {**made, "stand": stand}
+
+
+def evaluated(sizes: list[int], **config: Any) -> dict[str, Any]:
+    """For each number of rows: the last evaluation of a fit, and what this process finds by itself afterwards."""
+    made = {}
+    for size in sizes:
+        mine, data = tuner("lora"), tiny.rows(27 + size)
+        settings = TrainConfig(**{**STEADY, "keep_best": False, "epochs": 1, **config})
+        mine.fit(data[:27], data[27:], settings)
+        last = mine.report.history[-1]
+        figures = {name.removeprefix("eval_"): value for name, value in last.items() if name.startswith("eval_")}
+        alone = mine.evaluate(data[27:], batch_size=settings.rows)
+        made[str(size)] = {
+            "together": figures, "alone": {name: alone[name] for name in figures}, "rows": alone.rows,
+            "answers": mine.predict([row["text"] for row in data[27:]]),
+        }  # fmt: skip
+    return made
 
 
 def broken(**config: Any) -> dict[str, Any]:
-    """Every process leaves a run in the middle by an error of its own; the backbone is whole again."""
+    """Every process leaves a run in the middle by an error; the backbone is whole again, and learns again."""
     mine = tuner("lora")
     before = subjects.snapshot(mine.backbone.model)
+    calls: list[int] = []
 
     def stop(y_true: Any, y_pred: Any) -> float:
-        if len(y_true) == 5 and list(y_true) != list(y_pred):
+        calls.append(len(calls))
+        if len(calls) == 2:  # the first call is the rehearsal before the run
             raise KeyboardInterrupt
         return 0.0
 
     data = tiny.rows(32)
+    settings = {**STEADY, **config}
     try:
-        mine.fit(data[:27], data[27:], TrainConfig(**{**STEADY, "metrics": (stop,), **config}))
+        mine.fit(data[:27], data[27:], TrainConfig(**settings, metrics=(stop,)))
     except KeyboardInterrupt:
-        again = mine.fit(data[:27], None, TrainConfig(**{**STEADY, **config}))
-        return {"bits": subjects.same(before, subjects.snapshot(mine.backbone.model)), "digest": of(again)["digest"]}
-    return {"bits": None, "digest": ""}
+        bits = subjects.same(before, subjects.snapshot(mine.backbone.model))
+        return {"bits": bits, **of(mine.fit(data[:27], None, TrainConfig(**settings)))}
+    return {"bits": None}

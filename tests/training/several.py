@@ -5,12 +5,15 @@ python -m tests.training.several OUT MODULE {"name of a job": {"kind": "function
 
 from __future__ import annotations
 
+import fcntl
 import importlib
 import json
 import os
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +45,26 @@ def launch(out: Path, module: str, jobs: Jobs, processes: int = 2, **environment
             child.kill()
             child.wait()
     return [json.loads((out / f"{rank}.json").read_text()) for rank in range(processes)]
+
+
+def once(factory: Any, name: str, make: Callable[[Path], Any]) -> Any:
+    """What `make` answers, made once in a run of the tests, also where several workers ask for it.
+
+    Args:
+        factory: pytest's `tmp_path_factory`; its folders lie beside those of the other workers.
+        make: is given an empty folder.
+    """
+    base = factory.getbasetemp()
+    place = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"several-{name}"
+    place.mkdir(exist_ok=True)
+    with (place / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        kept = place / "made.json"
+        if not kept.exists():
+            work = place / f"work-{os.getpid()}-{time.monotonic_ns()}"
+            work.mkdir()
+            kept.write_text(json.dumps(make(work)))
+        return json.loads(kept.read_text())
 
 
 def do(module: str, jobs: Jobs) -> dict[str, Any]:

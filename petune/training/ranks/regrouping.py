@@ -37,7 +37,8 @@ def regrouped(
 
     What was one forward stays together, for its rows were chosen for their length, and becomes as few forwards as
     give no process more than `batch_size` rows and `max_tokens` positions. A forward of fewer rows than processes joins
-    the one before it; where a whole step has so few, the last processes have none.
+    the one before it, so that a process may have two rows where its share is one; where a whole step has so few, the
+    last processes have none.
 
     Args:
         micro: `micro[forward][rank]`, as planned for the processes that the run began with.
@@ -53,11 +54,12 @@ def regrouped(
     """
     made: Micro = []
     for whole in _joined(micro, processes):
-        forwards = max(1, -(-len(whole) // (batch_size * processes)))
-        while _is_too_much(cut := _slices(whole, forwards * processes), lengths, batch_size, max_tokens):
-            if (forwards + 1) * processes > len(whole):
-                break
+        most = max(1, len(whole) // processes)  # no process is without rows where there are enough for all
+        forwards = min(most, -(-len(whole) // (batch_size * processes)))
+        cut = _slices(whole, forwards * processes)
+        while forwards < most and _is_too_much(cut, lengths, batch_size, max_tokens):
             forwards += 1
+            cut = _slices(whole, forwards * processes)
         made += [cut[start : start + processes] for start in range(0, len(cut), processes)]
     return made
 
@@ -74,7 +76,7 @@ def _joined(micro: Sequence[Sequence[Sequence[int]]], processes: int) -> list[li
     return wholes
 
 
-def _is_too_much(parts: Micro | list[list[int]], lengths: Sequence[int], rows: int, tokens: int | None) -> bool:
+def _is_too_much(parts: list[list[int]], lengths: Sequence[int], rows: int, tokens: int | None) -> bool:
     def too_much(part: Any) -> bool:
         padded = max((lengths[row] for row in part), default=0) * len(part)
         return len(part) > rows or (tokens is not None and padded > tokens)
@@ -101,8 +103,8 @@ def go_on_in_other_processes(run: Run, planned_for: int, kept: int) -> list[str]
     if planned_for != now:
         run.course = replace(run.course, planned_for=planned_for)
         told.append(
-            f"The steps were planned for {_many(planned_for)} and are done by {_many(now)}: the same rows in each step, "
-            f"cut into forwards of at most {run.config.rows} rows a process."
+            f"The steps were planned for {_many(planned_for)} and are done by {_many(now)}: the same rows in each, cut "
+            f"into forwards of at most {run.config.rows} rows a process."
         )
     if rank >= kept:
         seed_newcomer(run.config.seed, rank, run.step)
@@ -113,8 +115,8 @@ def go_on_in_other_processes(run: Run, planned_for: int, kept: int) -> list[str]
         )
     elif now < kept:
         told.append(
-            f"The checkpoint has the random states of {_many(kept)}, of which {now} went on, so dropout is not that of a "
-            "run that was never stopped."
+            f"The checkpoint has the random states of {_many(kept)}, of which {now} went on, so dropout is not that of "
+            "a run that was never stopped."
         )
     return told
 
