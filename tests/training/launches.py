@@ -65,6 +65,7 @@ def two(factory: Any) -> dict[str, Any]:
         jobs["saving"] = {**SAVING, "save_every": 3, "output_dir": str(place / "runs"), **sharded}
         jobs["from one"] = {**twice(RESUMED), "resume": str(from_one)}
         jobs["evaluated"] = {"kind": "evaluated", "sizes": SIZES}
+        jobs["benchmark"] = {"kind": "benchmarks.gpu:run", "device": "cpu", "tiny": True, "repeats": 1}
         jobs["evaluated, sharded"] = {"kind": "evaluated", "sizes": SIZES[:2], **sharded}
         return {"ranks": launch(place / "answers", MODULE, jobs), "place": str(place)}
 

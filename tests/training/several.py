@@ -68,12 +68,12 @@ def once(factory: Any, name: str, make: Callable[[Path], Any]) -> Any:
 
 
 def do(module: str, jobs: Jobs) -> dict[str, Any]:
-    """The answers of a module's functions, by the names of the jobs."""
-    found = importlib.import_module(module)
+    """The answers of a module's functions, by the names of the jobs; `other.module:function` is another module's."""
     answers = {}
     for name, knobs in jobs.items():
         knobs = dict(knobs)
-        answers[name] = getattr(found, knobs.pop("kind"))(**knobs)
+        where, _, kind = knobs.pop("kind").rpartition(":")
+        answers[name] = getattr(importlib.import_module(where or module), kind)(**knobs)
     return answers
 
 
