@@ -58,6 +58,7 @@ def two(factory: Any) -> dict[str, Any]:
         jobs["lora, sharded"]["save"] = str(place / "adapter")
         jobs |= {f"{name}, sharded": {**CUT, "tested": 5, **job, **sharded} for name, job in OTHERS.items()}
         jobs["broken"] = {"kind": "broken", **sharded}
+        jobs["lost"] = {"kind": "broken", "alone": True, **sharded}
         job = {**CUT, "method": "lora"}
         jobs["launched"] = {**job, "kind": "launched", "environment": FSDP}
         jobs["old"] = {**job, "kind": "launched", "environment": {**FSDP, "FSDP_VERSION": "1"}}

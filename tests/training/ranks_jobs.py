@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import nullcontext
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -145,8 +147,12 @@ def evaluated(sizes: list[int], **config: Any) -> dict[str, Any]:
     return made
 
 
-def broken(**config: Any) -> dict[str, Any]:
-    """Every process leaves a run in the middle by an error; the backbone is whole again, and learns again."""
+def broken(alone: bool = False, **config: Any) -> dict[str, Any]:
+    """Every process leaves a run in the middle by an error; the backbone is whole again, and learns again.
+
+    Args:
+        alone: each is told that the others did not come.
+    """
     mine = tuner("lora")
     before = subjects.snapshot(mine.backbone.model)
     calls: list[int] = []
@@ -159,9 +165,14 @@ def broken(**config: Any) -> dict[str, Any]:
 
     data = tiny.rows(32)
     settings = {**STEADY, **config}
+    late = patch("torch.distributed.monitored_barrier", side_effect=RuntimeError("Rank 1 timed out"))
+    kinds = _kinds(mine.backbone.model)
     try:
-        mine.fit(data[:27], data[27:], TrainConfig(**settings, metrics=(stop,)))
-    except KeyboardInterrupt:
+        with late if alone else nullcontext():
+            mine.fit(data[:27], data[27:], TrainConfig(**settings, metrics=(stop,)))
+    except KeyboardInterrupt as error:
+        if alone:
+            return {"notes": error.__notes__, "kinds": kinds == _kinds(mine.backbone.model)}
         bits = subjects.same(before, subjects.snapshot(mine.backbone.model))
         return {"bits": bits, **of(mine.fit(data[:27], None, TrainConfig(**settings)))}
     return {"bits": None}

@@ -103,6 +103,14 @@ def test_an_error_in_the_middle_leaves_a_whole_backbone(two):
         assert rank["broken"]["digest"] == two["ranks"][0]["broken"]["digest"]
 
 
+def test_a_process_that_is_left_alone_says_that_the_weights_are_gone(two):
+    """The error keeps its kind and has a note with what to do; torch's classes and hooks are off the modules."""
+    for rank in two["ranks"]:
+        (note,) = rank["lost"]["notes"]
+        assert "did not come to join them" in note and "Open the backbone anew" in note
+        assert rank["lost"]["kinds"]
+
+
 def test_the_words_of_accelerate_launch_are_answered_or_refused(two):
     """`--use_fsdp --fsdp_version 2` shards; version 1 and offloading are refused; the environment stays as it was."""
     for rank in two["ranks"]:
