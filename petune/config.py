@@ -62,6 +62,7 @@ class TrainConfig:
         cache_bytes: of memory that the kept rows may take before they go to a file; None: a quarter of what is free.
         save_every: optimizer steps between checkpoints (needs output_dir).
         keep_last: checkpoints to keep.
+        process_timeout: seconds that the processes of one run wait for each other before one of them counts as lost.
         progress: `"auto"` (bar on a terminal, else a plain line every few seconds), or `"off"`.
 
     Raises:
@@ -105,6 +106,7 @@ class TrainConfig:
     cache_bytes: int | None = None
     save_every: int | None = None
     keep_last: int = 2
+    process_timeout: float = 600.0
     progress: Literal["auto", "off"] = "auto"
 
     def __post_init__(self) -> None:
@@ -116,6 +118,7 @@ class TrainConfig:
                 getattr(self, name) is None or getattr(self, name) >= 1, name, getattr(self, name), "None or at least 1"
             )
         check(self.cache_bytes is None or self.cache_bytes >= 0, "cache_bytes", self.cache_bytes, "None, or 0 or more")
+        check(self.process_timeout > 0, "process_timeout", self.process_timeout, "positive")
         check(self.learning_rate is None or self.learning_rate > 0, "learning_rate", self.learning_rate, "positive")
         for name in ("label_smoothing", "warmup_ratio", "momentum"):
             check(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")

@@ -10,6 +10,7 @@
     ├── RouteError       (LookupError)  a call that names adapters which are not resident
     ├── MergeError       (RuntimeError) a merge that is impossible, or work that a merge forbids
     ├── TrainingError    (RuntimeError) a run that went wrong: NaN loss, no data left
+    ├── ProcessError     (RuntimeError) processes that train together: one was lost, or they do not agree
     └── CheckpointError  (ValueError)   a checkpoint that cannot be resumed
 
 Each message is up to three sentences: what happened, what was expected, how to fix it.
@@ -65,6 +66,10 @@ class MergeError(PetuneError, RuntimeError):
 
 class TrainingError(PetuneError, RuntimeError):
     """A training run that went wrong."""
+
+
+class ProcessError(PetuneError, RuntimeError):
+    """Several processes that train one adapter: one of them was lost, or they no longer agree."""
 
 
 class CheckpointError(PetuneError, ValueError):

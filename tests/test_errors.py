@@ -21,6 +21,7 @@ BUILTINS = {
     "RouteError": LookupError,
     "MergeError": RuntimeError,
     "TrainingError": RuntimeError,
+    "ProcessError": RuntimeError,
     "CheckpointError": ValueError,
 }
 

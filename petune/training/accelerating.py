@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import nn
 from torch.optim import Optimizer
 
 from petune.config import TrainConfig
-from petune.errors import ConfigError
+from petune.errors import ConfigError, ProcessError
 from petune.training.ranks.asking import unheard
+from petune.training.ranks.fallback import refuse_deepspeed, refuse_fewer_processes
+from petune.training.ranks.lost import first_line, is_of_the_line
 
 
 @contextmanager
@@ -27,8 +30,10 @@ def accelerating(config: TrainConfig) -> Iterator[Accelerator]:
     device `cpu=True` is said outright: otherwise several CPU processes would train apart without a word.
 
     Raises:
-        ConfigError: for fp16 on a CPU.
+        ConfigError: for fp16 on a CPU, or a launch that would quietly be another one.
+        ProcessError: the other processes of the launch did not come.
     """
+    refuse_deepspeed()
     cpu = not torch.accelerator.is_available()
     if cpu and config.mixed_precision == "fp16":
         raise ConfigError(
@@ -42,14 +47,33 @@ def accelerating(config: TrainConfig) -> Iterator[Accelerator]:
     try:
         # Every rank computes the same buffers from the same averaged gradients: nothing to broadcast.
         quiet = DistributedDataParallelKwargs(broadcast_buffers=False)
-        with unheard():  # what a launcher says of FSDP is answered by petune.training.ranks.sharding
-            accelerator = Accelerator(cpu=cpu, mixed_precision=config.mixed_precision, kwargs_handlers=[quiet])
+        patience = InitProcessGroupKwargs(timeout=timedelta(seconds=config.process_timeout))
+        with _meeting(config), unheard():  # what a launcher says of FSDP is answered by petune.training.ranks.sharding
+            accelerator = Accelerator(
+                cpu=cpu, mixed_precision=config.mixed_precision, kwargs_handlers=[quiet, patience]
+            )
+        refuse_fewer_processes(accelerator)
         accelerator.gradient_accumulation_steps = 1  # an environment variable may set it; the loop divides by itself
         yield accelerator
     finally:
         for shared, before in kept:
             shared.clear()
             shared.update(before)
+
+
+@contextmanager
+def _meeting(config: TrainConfig) -> Iterator[None]:
+    """Where the processes of a launch find each other, or not."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_of_the_line(error):
+            raise
+        raise ProcessError(
+            f"The processes of this launch did not find each other ({first_line(error)}).",
+            expected=f"All of them begin to train within {config.process_timeout:g} s (process_timeout).",
+            fix="Look at what the others say, and at the address and port of the launch.",
+        ) from error
 
 
 @contextmanager

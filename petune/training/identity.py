@@ -21,7 +21,16 @@ from petune.tasks.base import Example
 if TYPE_CHECKING:
     from petune.training.run import Run
 
-MAY_CHANGE = ("output_dir", "save_every", "keep_last", "progress", "cache_dir", "cache_bytes", "sharding")
+MAY_CHANGE = (
+    "output_dir",
+    "save_every",
+    "keep_last",
+    "progress",
+    "process_timeout",
+    "cache_dir",
+    "cache_bytes",
+    "sharding",
+)
 """Knobs of `TrainConfig` that a resumed run may set anew."""
 
 

@@ -30,6 +30,8 @@ from petune.training.callbacks import Callback
 from petune.training.conclusion import conclude
 from petune.training.memory import MemoryMeter, bytes_of
 from petune.training.optimizer import make_optimizer, rate_share, set_rate
+from petune.training.ranks.agreement import agree_on_adapter, agree_on_run
+from petune.training.ranks.lost import watched
 from petune.training.ranks.sharding import refuse_unsharded, sharded
 from petune.training.report import TrainReport
 from petune.training.resume import go_on, save_if_due
@@ -61,6 +63,7 @@ def train(
 
     Raises:
         TrainingError: no rows, or a figure became non-finite; the learner then holds its last good state.
+        ProcessError: a process was lost, or they do not train the same adapter.
         CheckpointError: `resume` means no checkpoint of this run.
         ConfigError: knobs that contradict each other or the data.
     """
@@ -84,10 +87,13 @@ def train_together(
             its error is returned.
     """
     config, checked = agreed(trainees), [trainee.checked() for trainee in trainees]
+    runs: list[Run] = []
     with ExitStack() as stack:
         accelerator = stack.enter_context(accelerating(config))
         refuse_several_processes(accelerator, trainees)
         refuse_unsharded(trainees, accelerator)
+        stack.enter_context(watched(accelerator, config, lambda: _place(runs)))
+        agree_on_run(accelerator, trainees[0], resume)
         for trainee in trainees:
             trainee.learner.place(accelerator.device)
         alone = len(trainees) == 1
@@ -99,7 +105,7 @@ def train_together(
         trainees = sized(trainees, accelerator, resume)
         trainees = stack.enter_context(sharded(trainees, accelerator))
         set_seed(config.seed, device_specific=True)
-        runs = [
+        runs += [
             Run(trainee, known, accelerator, meter, *pair, watching, caching)
             for trainee, known, pair, watching, caching in zip(
                 trainees, checked, wrapped, watchers(trainees, meter), kept, strict=True
@@ -109,12 +115,15 @@ def train_together(
         for run in runs:
             stack.callback(run.close)
         for run in runs:
+            agree_on_adapter(run, "before the first step")
             run.start()
-        going = runs
+        first, going = runs[0].step + 1, runs
         while going := [run for run in going if not _is_concluded(run)]:
             for run in forward_and_backward(going, alone=len(runs) == 1):
                 with run.guarded():
                     take_step(run)
+                    if run.step == first:
+                        agree_on_adapter(run, "after the first step")
                     with _pausing(other for other in going if other is not run):
                         if run.planned.ends_epoch:
                             run.end_epoch()
@@ -136,12 +145,18 @@ def _fitting(trainee: Trainee, accelerator: Accelerator, *, alone: bool) -> Iter
             yield wrapped
 
 
+def _place(runs: Sequence[Run]) -> tuple[int, int]:
+    """The step that is being made, of how many."""
+    return (runs[0].step + 1, runs[0].course.total) if runs else (0, 0)
+
+
 def _is_concluded(run: Run) -> bool:
     """Whether a run is over; the first time it is, its end is drawn up."""
     if run.is_over:
         if run.failure is None:
             with run.guarded():
                 conclude(run)
+                agree_on_adapter(run, "at the end")
         run.close(run.failure or run.report())
     return run.is_over
 

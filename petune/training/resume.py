@@ -7,6 +7,7 @@ adapter. There is no DataLoader, so nothing else draws from these generators.
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from petune.storage import checkpoint as storage
 from petune.storage.checkpoint import Checkpoint
 from petune.training.identity import identity_of, refuse_other_run, versions
 from petune.training.ledger import require_finite
+from petune.training.ranks.agreement import agree_on_adapter, together
 from petune.training.ranks.regrouping import go_on_in_other_processes
 from petune.training.selection import Selection
 
@@ -45,11 +47,14 @@ def save_if_due(run: Run) -> None:
     run.settle()
     with run.watch.a_break():
         require_finite(run.learner.parameters(), run.step, run.rate)
+        agree_on_adapter(run, f"at the checkpoint of step {run.step}")
         tensors, training = capture_training(run.learner, run.optimizer, run.best_state, run.accelerator)
-        if run.accelerator.is_main_process:
-            folder = Path(str(run.config.output_dir))
+        folder, main = Path(str(run.config.output_dir)), run.accelerator.is_main_process
+
+        def write() -> None:
             storage.write(folder, run.step, tensors, _state(run, training), keep_last=run.config.keep_last)
-        run.accelerator.wait_for_everyone()
+
+        together(run.accelerator, write if main else lambda: None)
     run.ledger.restart_clock()
 
 
@@ -63,7 +68,7 @@ def go_on(runs: Sequence[Run], resume: str | Path | None) -> None:
     """
     states = []
     for run in runs:
-        _go_on(run, resume)
+        together(run.accelerator, functools.partial(_go_on, run, resume))
         forwards = run.step * run.config.gradient_accumulation_steps
         states.append((forwards, random_state(run.accelerator.device)))
     if len(runs) > 1:
