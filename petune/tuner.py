@@ -11,7 +11,6 @@ from transformers import PreTrainedModel
 from petune.config import TrainConfig, as_config, near_keywords
 from petune.data.preparing import tell
 from petune.data.tokenizers import open_tokenizer
-from petune.errors import AdapterError
 from petune.methods.base import Method, as_method
 from petune.model.adapter import Adapter
 from petune.model.backbone import Backbone
@@ -25,7 +24,7 @@ from petune.training.fitting import Fitted, fit, plan, reside
 from petune.training.plan import Plan
 from petune.training.report import EvalReport, TrainReport
 from petune.training.starting import start_from
-from petune.training.using import Work
+from petune.training.using import Work, made
 
 BATCH = 32
 """Rows per forward where nothing is learnt."""
@@ -88,6 +87,7 @@ class Tuner:
         resume: str | Path | None = None,
         continue_from: str | Path | Tuner | None = None,
         callbacks: Sequence[Any] = (),
+        processes: int | None = None,
     ) -> Tuner:
         """Trains a fresh adapter and keeps it; calls chain.
 
@@ -98,17 +98,21 @@ class Tuner:
             resume: `"auto"` or a checkpoint folder: go on where a run stopped.
             continue_from: a saved adapter, or a Tuner, whose weights the new adapter starts from.
             callbacks: `petune.training.callbacks.Callback` objects that watch the run.
+            processes: to launch on this machine, one per GPU where there are any; None: this one alone, or all of the
+                launch that it is in.
 
         Raises:
             DataError: rows that cannot be used, with the place of the first one.
             TrainingError: the loss became NaN or infinite; the last good adapter is kept.
             CheckpointError: `resume` means no checkpoint of this run.
+            ProcessError: one of several processes was lost, or they do not train the same adapter.
             MergeError: while merged.
         """
         self._bank.refuse_while_merged("fit")
         fit(
             self._bank, self.name, self.task, self.method, self.tokenizer, train, eval_data, as_config(config),
             start=start_from(continue_from, self.backbone), resume=resume, callbacks=list(callbacks), keep=self._keep,
+            processes=processes,
         )  # fmt: skip
         return self
 
@@ -125,7 +129,7 @@ class Tuner:
         Raises:
             AdapterError: nothing was fitted yet.
         """
-        return _made(self._adapter, "adapter", "fit(train) or Tuner.load(folder)")
+        return made(self._adapter, "adapter", "fit(train) or Tuner.load(folder)")
 
     @property
     def report(self) -> TrainReport:
@@ -134,7 +138,7 @@ class Tuner:
         Raises:
             AdapterError: nothing was fitted yet.
         """
-        return _made(self._report, "report", "fit(train)")
+        return made(self._report, "report", "fit(train)")
 
     @property
     def classes_(self) -> tuple[str, ...]:
@@ -286,14 +290,7 @@ class Tuner:
         Raises:
             AdapterError: nothing was merged yet.
         """
-        return _made(self._receipt, "merge receipt", "merge()")
+        return made(self._receipt, "merge receipt", "merge()")
 
     def __repr__(self) -> str:
         return f"<Tuner {self.describe()}>"
-
-
-def _made(thing: Any, noun: str, by: str) -> Any:
-    """What a call made, or an error that names the call."""
-    if thing is None:
-        raise AdapterError(f"This tuner has no {noun} yet.", expected=f"{by} makes one.")
-    return thing

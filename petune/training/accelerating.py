@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -80,7 +81,10 @@ def _meeting(config: TrainConfig) -> Iterator[None]:
 def prepared(accelerator: Accelerator, learner: nn.Module, optimizer: Optimizer) -> Iterator[tuple[nn.Module, Any]]:
     """The learner and the optimizer wrapped for this run; the learner is bare again afterwards."""
     try:
-        model, wrapped = accelerator.prepare(learner, optimizer)
+        with warnings.catch_warnings():
+            # What torch would have instead of broadcast_buffers, Accelerate does not know yet.
+            warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
+            model, wrapped = accelerator.prepare(learner, optimizer)
         yield model, wrapped
     finally:
         # Instance attributes that Accelerate leaves behind: a deep copy would still run the original's forward.

@@ -19,6 +19,7 @@ from petune.tasks.base import Task
 from petune.training import loop
 from petune.training.plan import Plan, make_plan
 from petune.training.progress import say
+from petune.training.ranks.launching import crew_for
 from petune.training.report import TrainReport
 from petune.training.seed import seed_everything
 from petune.training.starting import Start
@@ -45,6 +46,7 @@ def fit(
     resume: str | Path | None,
     callbacks: list[Any],
     keep: Callable[[Fitted | None], None],
+    processes: int | None = None,
 ) -> None:
     """Reads the data, builds an adapter under the seed, trains it, and hands the settled one to `keep`.
 
@@ -53,6 +55,7 @@ def fit(
     Args:
         start: the task, method and weights that the new adapter starts from.
         keep: called with what is good, also when the run went wrong after a good start; with None when nothing is.
+        processes: to launch; None or 1: this one trains, alone or with those of the launch that it is in.
 
     Raises:
         DataError, TrainingError, CheckpointError: see `Tuner.fit`.
@@ -65,10 +68,12 @@ def fit(
         say(data.notices)
     before = bank.remove(name) if name in bank.residents else None
     try:
+        crew = crew_for(processes, backbone, name, method, tokenizer, data, config, start, resume)
         adapter = fresh(backbone, name, data.task, method, start, config.seed)
         reside(bank, adapter)
-        report = loop.train(
-            Learner(bank, adapter), data.task, tokenizer, data.train, data.evaluation, config,
+        learner = Learner(bank, adapter)
+        report = crew.train(learner, callbacks) if crew is not None else loop.train(
+            learner, data.task, tokenizer, data.train, data.evaluation, config,
             resume=resume, callbacks=callbacks, identity={"backbone": identity(backbone)},
         )  # fmt: skip
     except TrainingError:

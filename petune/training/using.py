@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from petune.data.preparing import prepare, tell
+from petune.errors import AdapterError
 from petune.model.adapter import Adapter
 from petune.model.bank import Bank
 from petune.model.generating import refuse_unless_writing
@@ -64,3 +65,14 @@ class Work(NamedTuple):
         with evaluating(*self.adapter.modules()):
             learner = Learner(self.bank, self.adapter)
             return logits_of(learner, self.adapter.task, self.tokenizer, examples, batch_size), examples
+
+
+def made(thing: Any, noun: str, by: str) -> Any:
+    """What a call has made.
+
+    Raises:
+        AdapterError: it was not called yet; the error names the call.
+    """
+    if thing is None:
+        raise AdapterError(f"This tuner has no {noun} yet.", expected=f"{by} makes one.")
+    return thing
