@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.training.fakes import examples
 from tests.training.two_processes import cached, job
 
 ROOT = Path(__file__).parents[2]
@@ -50,6 +51,11 @@ def launch(out: Path, jobs: dict[str, Any]) -> list[dict[str, Any]]:
     return [json.loads((out / f"{rank}.json").read_text()) for rank in "01"]
 
 
+def rows_apart() -> int:
+    """The first row whose label the second process may read otherwise."""
+    return next(n for n, row in enumerate(examples(27)) if n > 2 and row["labels"] != 2)
+
+
 @pytest.fixture(scope="module")
 def both(tmp_path_factory) -> list[dict[str, Any]]:
     """All jobs in one launch: starting two processes costs more than training in them."""
@@ -62,6 +68,12 @@ def both(tmp_path_factory) -> list[dict[str, Any]]:
         "resumed": {**cut, "resume": "auto"},
         "poisoned": {**PLAIN, "batch_size": 4, "poison": True},
         "cached": {**PADDED, "batch_size": 4, "cache_trunk": True},
+        "altered": {**PLAIN, "batch_size": 4, "alter": 1},
+        "altered late": {**PLAIN, "batch_size": 4, "alter": 3, "save_every": 2, "output_dir": str(out / "late")},
+        "altered last": {**PLAIN, "batch_size": 4, "alter": 2, "epochs": 1},
+        "other row": {**PLAIN, "batch_size": 4, "unlike": {"row": int(rows_apart())}},
+        "other knobs": {**PLAIN, "batch_size": 4, "unlike": {"seed": 1, "weight_decay": 0.5}},
+        "after all": {**PLAIN, "batch_size": 4},
     }
     return launch(out, jobs)
 
@@ -111,3 +123,44 @@ def test_two_processes_share_a_trunk_cache(both):
     alone = cached(0, **PADDED, batch_size=8, cache_trunk=False)
     assert alone["computed"] >= 3 * 27
     np.testing.assert_allclose(first["losses"], alone["losses"], rtol=1e-5)
+
+
+def test_an_adapter_that_differs_stops_every_rank(both):
+    """A last bit changed on one rank is found after the first step, at the next checkpoint, and at the end at last."""
+    for rank in both:
+        for name, when in (
+            ("altered", "after the first step"),
+            ("altered late", "at the checkpoint of step 4"),
+            ("altered last", "at the end"),
+        ):
+            error = rank[name]["error"]
+            assert error.startswith(f"ProcessError: The processes no longer train the same adapter, {when}"), error
+            assert "Rank 1 differs from rank 0 in" in error and "the first of them 'adapter.weight'" in error
+
+
+def test_nothing_is_kept_of_adapters_that_differ(both, tmp_path_factory):
+    """The checkpoint from before the change is there, and the one at which it was found was not written."""
+    folder = next(tmp_path_factory.getbasetemp().glob("two*/late"))
+    assert [path.name for path in folder.glob("checkpoint-*")] == ["checkpoint-00000002"]
+
+
+def test_ranks_that_read_other_rows_are_refused(both):
+    """All ranks name the rank and the first row that differs, before any step."""
+    for rank in both:
+        assert rank["other row"]["error"].startswith("DataError: Rank 1 has read other training rows than rank 0")
+        assert f"the first difference is in row {rows_apart()}," in rank["other row"]["error"]
+
+
+def test_ranks_with_other_settings_are_refused(both):
+    """All ranks tell each knob that differs, with both values."""
+    for rank in both:
+        error = rank["other knobs"]["error"]
+        assert error.startswith("ConfigError: The processes of this run do not agree:")
+        assert "config.seed: 0 on rank 0, 1 on rank 1" in error
+        assert "config.weight_decay: 0.01 on rank 0, 0.5 on rank 1" in error
+
+
+def test_a_refusal_leaves_the_processes_able_to_go_on(both):
+    """After all of these errors the same two processes train as before."""
+    for rank in both:
+        assert rank["after all"]["state"] == rank["plain"]["state"]

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from petune.knobs import knobs
 from petune.model.adapter import Adapter
 from petune.model.backbone import Backbone
 from petune.model.bank import Bank
@@ -25,6 +26,17 @@ from tests.training.fakes import FakeLearner, FakeTask, Shaping, examples, setti
 
 class Stopped(Exception):
     """The run was cut here, on every process."""
+
+
+@knobs
+class Altering(Shaping):
+    """On the second process a tensor is changed after the step that `ALTER` names; nothing else tells of it."""
+
+    def after_step(self, layers, progress):
+        super().after_step(layers, progress)
+        if progress.step == int(os.environ.get("ALTER", 0)) and os.environ["RANK"] == "1":
+            with torch.no_grad():
+                layers["adapter"].weight[0, 0] += 1e-6
 
 
 class Breakable(FakeLearner):
@@ -42,13 +54,26 @@ class Breakable(FakeLearner):
         return logits
 
 
-def job(rank: int, *, dropout=0.0, resume=None, stop_at=0, poison=False, **knobs: Any) -> dict[str, Any]:
-    """Trains on 27 rows (no multiple of anything); each process begins with other weights, the main one's must win."""
-    learner = Breakable(dropout=dropout, method=Shaping(weight=0.01), seed=rank)
+def job(
+    rank: int, *, dropout=0.0, resume=None, stop_at=0, poison=False, alter=0, unlike=None, **knobs: Any
+) -> dict[str, Any]:
+    """Trains on 27 rows (no multiple of anything); each process begins with other weights, the main one's must win.
+
+    Args:
+        alter: the step after which the second process's adapter is changed.
+        unlike: knobs of the second process alone; `row`: a row that it reads otherwise.
+    """
+    os.environ["ALTER"] = str(alter)
+    learner = Breakable(dropout=dropout, method=(Altering if alter else Shaping)(weight=0.01), seed=rank)
     learner.stop_at, learner.poison = stop_at, poison and rank == 1
+    own = dict(unlike or {}) if rank == 1 else {}
+    rows = examples(27)
+    if "row" in own:
+        rows[own.pop("row")]["labels"] = 2
     made: dict[str, Any] = {}
     try:
-        report = train(learner, FakeTask(), None, examples(27), examples(9, seed=5), settings(**knobs), resume=resume)
+        config = settings(**{**knobs, **own})
+        report = train(learner, FakeTask(), None, rows, examples(9, seed=5), config, resume=resume)
         made["losses"] = [row["loss"] for row in report.history if "loss" in row]
         made["best"], made["tokens"] = report.best, report.real_tokens
     except Exception as error:

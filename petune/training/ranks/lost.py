@@ -7,6 +7,7 @@ stopped. A backend that does not come back by itself is ended by the same thread
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import re
@@ -99,7 +100,7 @@ class Pulse:
         self._rank, self._world, self._at = rank, world, at
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
-        self._run = next(_runs)
+        self._run, self._is_reached = next(_runs), True
         # A client of its own: a thread that waits in the group's client would hold up the meetings.
         group: Any = torch.distributed.distributed_c10d._get_default_store()
         self._store = group.clone()
@@ -177,13 +178,23 @@ class Pulse:
     def _key(self, what: str, rank: int) -> str:
         return f"petune/{self._run}/{what}/{rank}"
 
-    @staticmethod
-    def _try(work: Callable[[], Any]) -> Any:
-        """What the store answers; None where it cannot be reached."""
-        try:
-            return work()
-        except RuntimeError:
-            return None
+    def _try(self, work: Callable[[], Any]) -> Any:
+        """What the store answers; None where it cannot be reached, from then on.
+
+        A store whose process is stopped answers never, and torch waits for it without an end; so a thread asks.
+        """
+        answer: list[Any] = []
+
+        def ask() -> None:
+            with contextlib.suppress(RuntimeError):
+                answer.append(work())
+
+        if self._is_reached:
+            thread = threading.Thread(target=ask, name="petune-ask", daemon=True)
+            thread.start()
+            thread.join(timeout=2 * LOOK * BEAT)
+            self._is_reached = bool(answer)
+        return answer[0] if answer else None
 
 
 def _end(words: str) -> None:
