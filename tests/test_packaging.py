@@ -141,7 +141,17 @@ def test_the_metadata_has_ranges_and_no_pins(built: Path) -> None:
     needs = [line for line in told.get_all("Requires-Dist", []) if "extra ==" not in line]
     assert needs
     assert all(">=" in line and "<" in line and "==" not in line for line in needs)
-    assert set(told.get_all("Provides-Extra", [])) == {"audio", "demo", "dev", "docs", "generation", "look", "quant", "report", "vision"}
+    assert set(told.get_all("Provides-Extra", [])) == {
+        "audio",
+        "demo",
+        "dev",
+        "docs",
+        "generation",
+        "look",
+        "quant",
+        "report",
+        "vision",
+    }
     assert told["License-Expression"] == "Apache-2.0"
 
 
