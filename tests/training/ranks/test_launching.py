@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +50,18 @@ class Seen(Callback):
         self.told.append(report)
 
 
-def launched() -> dict[int, int]:
-    """Rank -> process id of what this process has launched."""
+ORPHANS = """
+from petune import TrainConfig, Tuner
+from tests import tiny
+tuner = Tuner(tiny.backbone("bert"), tokenizer=tiny.tokenizer("bert"))
+tuner.fit(tiny.rows(8), config=TrainConfig(progress="off"), processes=2)
+"""
+
+
+def launched(by: int | None = None) -> dict[int, int]:
+    """Rank -> process id of what a process, by default this one, has launched."""
     found = {}
-    for child in Path(f"/proc/{os.getpid()}/task").glob("*/children"):
+    for child in Path(f"/proc/{by or os.getpid()}/task").glob("*/children"):
         for pid in child.read_text().split():
             environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
             found |= {int(word[5:]): int(pid) for word in environment if word.startswith(b"RANK=")}
@@ -134,3 +145,30 @@ def test_ctrl_c_ends_the_processes(monkeypatch):
         tuner.fit(ROWS, config=config(), processes=2)
     assert not launched()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_launched_processes_do_not_outlive_their_parent():
+    """`kill -9` of the process that called fit ends those that it has launched, whatever they are at."""
+    parent = subprocess.Popen([sys.executable, "-c", ORPHANS], cwd=Path(__file__).parents[3])
+    try:
+        children, deadline = {}, time.monotonic() + 120
+        while len(children) < 2 and time.monotonic() < deadline and parent.poll() is None:
+            time.sleep(0.05)
+            children = launched(parent.pid)
+        assert len(children) == 2
+        time.sleep(1.0)  # they have begun, and are far from done
+    finally:
+        parent.kill()
+        parent.wait()
+    deadline = time.monotonic() + 20
+    while any(is_alive(pid) for pid in children.values()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(is_alive(pid) for pid in children.values())
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that only waits to be reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
