@@ -40,7 +40,7 @@ def test_one_task_that_is_measured_again_leaves_the_others(fake: dict[str, Any],
 
 
 def test_a_task_that_fails_keeps_no_other_from_running(fake: dict[str, Any], tmp_path: Path, capsys: Any) -> None:
-    """The exit status tells of the failure, the other section is written, and a section that lacks a word is refused."""
+    """The exit status tells of the failure, the other section is written, and one that lacks a word is refused."""
     fake |= {"first": lambda seed: {"task": "first"}, "second": lambda seed: section()}
     assert benchmark.main(["--write"]) == 1
     assert list(json.loads((tmp_path / "tasks.json").read_text(encoding="utf-8"))["tasks"]) == ["second"]
