@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from petune.combining import merge_adapters as merge_adapters
     from petune.combining import negate as negate
     from petune.config import TrainConfig as TrainConfig
+    from petune.doctor.examining import diagnose as diagnose
     from petune.errors import PetuneError as PetuneError
     from petune.joint import Job as Job
     from petune.joint import fit_many as fit_many
@@ -53,6 +54,7 @@ _HOMES = {
     "TokenClassification": "petune.tasks.token_classification",
     "TrainConfig": "petune.config",
     "Tuner": "petune.tuner",
+    "diagnose": "petune.doctor.examining",
     "fit_many": "petune.joint",
     "merge_adapters": "petune.combining",
     "negate": "petune.combining",

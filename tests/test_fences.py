@@ -27,6 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("model",),
     ("data",),
     ("storage",),
+    ("doctor",),
     ("training",),
     ("residents",),
     ("mixed",),
@@ -45,6 +46,7 @@ FENCES = {
     "datasets": ("data/", "metrics/"),
     "evaluate": ("metrics/",),
     "peft": ("methods/peft.py", "storage/peft_format.py"),
+    "typer": ("cli/",),
 }
 VAGUE = {"util", "utils", "helper", "helpers", "common", "manager", "managers", "handler", "handlers", "misc"}
 

@@ -139,7 +139,11 @@ def _read(backbone: Backbone, model: PreTrainedModel) -> PreTrainedModel:
     try:
         with quiet(), torch.random.fork_rng(devices=[]):
             found, info = rim.from_pretrained(
-                backbone.source, config=model.config, dtype=backbone.dtype, output_loading_info=True
+                backbone.source,
+                config=model.config,
+                dtype=backbone.dtype,
+                output_loading_info=True,
+                use_safetensors=True,
             )
     except Exception as error:  # whatever a loader of files from elsewhere may raise
         raise BackboneError(

@@ -26,6 +26,7 @@ from petune.errors import BackboneError
 from petune.lookup import unknown
 from petune.methods.base import widths
 from petune.model.families import FAMILIES
+from petune.model.safe_reading import SAFELY, refuse_pickles
 from petune.model.sites import block_list
 
 if TYPE_CHECKING:
@@ -76,17 +77,19 @@ def load(source: str, quantize: str | None) -> tuple[Any, frozenset[str], bool]:
         weights from before.
 
     Raises:
-        BackboneError: a checkpoint that is stored quantised otherwise, or without a linear map in its blocks.
+        BackboneError: a checkpoint that is stored quantised otherwise, without a linear map in its blocks, or whose
+            weights are a pickle.
     """
+    refuse_pickles(source)
     options = {} if quantize is None else _options(source, quantize)
-    model, info = AutoModel.from_pretrained(source, output_loading_info=True, **options)
+    model, info = AutoModel.from_pretrained(source, output_loading_info=True, **SAFELY, **options)
     missing = frozenset(info["missing_keys"])
     # Of an architecture outside of the table nobody knows the blocks: what turns out to be a head is skipped.
     heads = [path for path, _ in packed(model) if f"{path}.weight" in missing]
     if heads and options:
         settings = options["quantization_config"]
         settings.llm_int8_skip_modules = [*settings.llm_int8_skip_modules, *map(re.escape, heads)]
-        model, info = AutoModel.from_pretrained(source, output_loading_info=True, **options)
+        model, info = AutoModel.from_pretrained(source, output_loading_info=True, **SAFELY, **options)
     if quantize is not None and kind(model) != quantize:
         raise BackboneError(
             f"{source!r} has no linear map in its blocks that could be quantised to {quantize}.",
@@ -98,7 +101,7 @@ def load(source: str, quantize: str | None) -> tuple[Any, frozenset[str], bool]:
 
 def _options(source: str, quantize: str) -> dict[str, Any]:
     """What `from_pretrained` is told; nothing where the checkpoint is stored quantised like that."""
-    config = AutoConfig.from_pretrained(source)
+    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     stored = getattr(config, "quantization_config", None)
     if stored is not None:
         if dict(stored).get(f"load_in_{quantize}"):

@@ -1,0 +1,58 @@
+"""Commands by their names: the folder is the registry, and a command is imported when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from petune.cli import commands
+from petune.lookup import near
+
+CONTEXT = {"help_option_names": ["-h", "--help"]}
+
+
+def names() -> tuple[str, ...]:
+    """The names of all commands; a file `many_words.py` is the command `many-words`.
+
+    Example:
+        >>> "doctor" in names()
+        True
+    """
+    found = (info.name for info in pkgutil.iter_modules(commands.__path__) if not info.name.startswith("_"))
+    return tuple(sorted(name.replace("_", "-") for name in found))
+
+
+def build(name: str) -> Any:
+    """The command of a name, ready to be called.
+
+    Example:
+        >>> build("doctor").name
+        'doctor'
+    """
+    word = name.replace("-", "_")
+    app = typer.Typer(add_completion=False, context_settings=CONTEXT)
+    app.command(name)(getattr(importlib.import_module(f"{commands.__name__}.{word}"), word))
+    return get_command(app)
+
+
+class Commands(TyperGroup):
+    """The group whose members are the files of `petune/cli/commands`."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names, sorted."""
+        return list(names())
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command, or None where nothing answers to the name."""
+        return build(cmd_name) if cmd_name in names() else None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that the words call; a misspelt one is answered with the near ones."""
+        if args and args[0] not in names() and not args[0].startswith("-"):
+            ctx.fail(f"There is no command {args[0]!r}. {near(args[0], names())}")
+        return super().resolve_command(ctx, args)

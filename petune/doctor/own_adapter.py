@@ -1,0 +1,156 @@
+"""An adapter folder that petune wrote: the loader's checks, each by itself, so that all faults are told at once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from petune import lookup
+from petune.doctor import exports, tensors
+from petune.doctor.chart import Chart
+from petune.errors import AdapterFileError, PetuneError
+from petune.storage import adapter_file, container, layout, manifest, soundness, strict_json
+from petune.storage.stored import Stored
+
+FILE = adapter_file.ADAPTER
+
+
+def examine(chart: Chart, data: bytes, named: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Examines the folder of an adapter file whose container is whole.
+
+    Args:
+        data: the bytes of the file.
+        named: its tensors.
+        metadata: its metadata, with petune's manifest.
+    """
+    made = _manifest(chart, metadata)
+    tensors.describe(chart, named)
+    if made is None:
+        return
+    _facts(chart, made)
+    _digests(chart, named, made["digests"])
+    tensors.check_finite(chart, FILE, named)
+    stored = _laid_out(chart, named, made)
+    if stored is not None:
+        _sense(chart, stored)
+        _names(chart, made)
+        _sites(chart, stored)
+    exports.check(chart, data, made)
+    if not chart.sick:  # the loader has the last word
+        chart.attempt("refused", FILE, lambda: adapter_file.read(chart.folder), named)
+
+
+def _manifest(chart: Chart, metadata: Mapping[str, str]) -> dict[str, Any] | None:
+    """The manifest, if it can be gone by."""
+    text = metadata["petune"]
+    if metadata.get("petune_sha256") != hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest():
+        chart.error(
+            "altered-manifest",
+            FILE,
+            "The manifest in its header is not what was written: its sha256 differs.",
+            "petune_sha256",
+            "Copy or download the file again, or save the adapter again.",
+        )
+    source = f"The manifest in {chart.folder / FILE}"
+    made = chart.attempt("broken-json", FILE, lambda: strict_json.loads(text, source=source))
+    if made is None:
+        return None
+    schema = made.get("schema")
+    newer = type(schema) is int and schema > manifest.SCHEMA
+    kind = "newer-schema" if newer else "bad-manifest"
+    try:
+        manifest.validate(made, source=source)
+    except AdapterFileError as error:
+        chart.refusal(kind, FILE, error)
+        return None
+    return made
+
+
+def _digests(chart: Chart, named: Mapping[str, Tensor], digests: Mapping[str, Any]) -> None:
+    altered = [name for name, t in named.items() if name in digests and container.digest(t) != digests[name]]
+    again = "Copy or download the file again, or save the adapter again."
+    chart.errors("altered-tensor", FILE, altered, "Its bytes are not those that were written (sha256).", again)
+    chart.errors("foreign-tensor", FILE, set(named) - set(digests), "The manifest has no digest for it.", again)
+    chart.errors("missing-tensor", FILE, set(digests) - set(named), "The manifest lists it, the file lacks it.", again)
+
+
+def _laid_out(chart: Chart, named: Mapping[str, Tensor], made: dict[str, Any]) -> Stored | None:
+    """The adapter that the tensors are; None when they are not those that the layout lists."""
+    try:
+        return layout.unflatten(named, made, str(chart.folder / FILE))
+    except AdapterFileError as error:
+        if not any(one.kind in ("foreign-tensor", "missing-tensor") for one in chart.findings):
+            kind = {"lacks": "missing-tensor", "holds": "foreign-tensor"}
+            word = error.what.removeprefix(str(chart.folder / FILE)).strip().split(" ")[0]
+            chart.refusal(kind.get(word, "bad-manifest"), FILE, error, _listed(named, made))
+        return None
+
+
+def _listed(named: Mapping[str, Tensor], made: Mapping[str, Any]) -> set[str]:
+    """The names that a refusal of the layout may speak of."""
+    sites = made["layout"].get("sites")
+    prefix, method = str(made["backbone"]["prefix"]), str(made["method"]["name"])
+    found = {*named, "layout"}
+    for path, shorts in sites.items() if isinstance(sites, dict) else ():
+        names = shorts if isinstance(shorts, list) else []
+        found |= {layout.site_tensor(method, prefix, path, str(short)) for short in names}
+    head, at = made["layout"].get("head"), made["layout"].get("head_at")
+    return found | {f"{at}{name}" for name in (head if isinstance(head, list) else [])}
+
+
+def _sense(chart: Chart, stored: Stored) -> None:
+    """Shapes, ranks and scales; whether it does anything."""
+    if not any(one.kind == "not-finite" for one in chart.findings):
+        chart.attempt("shapes", FILE, lambda: soundness.check(stored, str(chart.folder / FILE)), stored.layers)
+    if soundness.untrained(stored) or stored.manifest["untrained"]:
+        tensors.note_untrained(chart, FILE)
+
+
+def _names(chart: Chart, made: Mapping[str, Any]) -> None:
+    """Method and task are known here, and take the knobs that the file gives them."""
+    for room in ("methods", "tasks"):
+        part = room.rstrip("s")
+        name, knobs = made[part]["name"], dict(made[part]["knobs"])
+        # A class of another module is never imported because a file names it.
+        if name not in lookup.names(room):
+            known = lookup.near(name, lookup.names(room))
+            chart.error("unknown-name", FILE, f"No {part} {name!r} is installed here.", f"{part}.name", known)
+            continue
+        if part == "task":
+            knobs["labels"] = tuple(made["labels"])
+        try:
+            cls = lookup.find(room, name)
+            getattr(cls, "from_knobs", lambda given, cls=cls: cls(**given))(knobs)
+        except (PetuneError, TypeError, ValueError, KeyError, AttributeError) as error:
+            chart.error("bad-knobs", FILE, f"{part} {name!r}: {error}", f"{part}.knobs", "Save the adapter again.")
+
+
+def _sites(chart: Chart, stored: Stored) -> None:
+    targets = {path.rsplit(".", 1)[-1] for path in stored.layers if path}
+    chart.facts |= {"sites": len(stored.layers), "targets": sorted(targets)}
+
+
+def _facts(chart: Chart, made: Mapping[str, Any]) -> None:
+    """What the manifest says, for people."""
+    knobs, backbone = made["method"]["knobs"], made["backbone"]
+    trained_as = made["trained_as"] if made["trained_as"] != made["method"]["name"] else None
+    about = {key: backbone.get(key) for key in ("id", "path_or_id", "model_type", "fingerprint", "dtype", "quantized")}
+    if about["id"] == about["path_or_id"]:
+        about.pop("path_or_id")
+    chart.facts |= {
+        "name": made["name"],
+        "method": made["method"]["name"],
+        "trained_as": trained_as,
+        "rank": knobs.get("rank"),
+        "length": knobs.get("length"),
+        "task": made["task"]["name"],
+        "labels": list(made["labels"]),
+        "backbone": about,
+        "metrics": dict(made["metrics"]),
+        "seed": made["seed"],
+        "schema": made["schema"],
+        "versions": {"petune": made["petune"], **made["versions"]},
+    }
