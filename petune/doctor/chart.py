@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -13,6 +14,8 @@ from petune.errors import AdapterFileError, PetuneError
 from petune.storage import container, strict_json
 
 T = TypeVar("T")
+_NAMED = re.compile(r"(?<!\w)'([^']+)'|\b(\w+)=")
+"""What a message quotes, or `field=value`; an apostrophe is no quote."""
 _ORDER = (
     "name", "method", "trained_as", "rank", "alpha", "length", "targets", "sites", "task", "labels", "backbone",
     "metrics", "seed", "license", "weights", "tensors", "dtypes", "bytes", "schema",
@@ -56,9 +59,11 @@ class Chart:
         Args:
             known: names or keys; the first of them that the words quote is the finding's key. None: the first quoted.
         """
-        named = re.findall(r"'([^']+)'", error.what)
+        named = [quoted or field for quoted, field in _NAMED.findall(error.what)]
         key = next((word for word in named if known is None or word in known), "")
         cause = " ".join(part for part in (error.what, error.expected) if part)
+        # The finding has its file already.
+        cause = cause.removeprefix(f"{self.folder / file}: ").replace(f"{self.folder}{os.sep}", "")
         self.error(kind, file, cause, key, error.fix)
 
     def attempt(self, kind: str, file: str, check: Callable[[], T], known: Collection[str] | None = None) -> T | None:
@@ -71,7 +76,13 @@ class Chart:
 
     def bytes_of(self, file: str) -> bytes | None:
         """A file's bytes; what keeps it from being read is noted."""
-        return self.attempt("unreadable", file, lambda: container.read_bytes(self.folder / file))
+        try:
+            return container.read_bytes(self.folder / file)
+        except AdapterFileError as error:
+            self.refusal("unreadable", file, error)
+        except OSError as error:  # a folder of that name
+            self.error("unreadable", file, f"It cannot be read ({error.strerror}).", fix="Put the file in its place.")
+        return None
 
     def json_of(self, file: str) -> dict[str, Any] | None:
         """The JSON object in a file; what is wrong with it is noted."""

@@ -63,7 +63,7 @@ class Diagnosis:
         lines = [*_wrapped(f"{self.folder}: {self.kind}, {self._verdict()}", "", "  ")]
         width = max(map(len, self.facts), default=0)
         for name, value in self.facts.items():
-            if value not in (None, "", [], {}):
+            if value not in (None, "", [], {}) and (name, value) != ("bytes", 0):
                 lines += _wrapped(f"{name:<{width}}  {_words(value)}", "  ", " " * (width + 4))
         for one in sorted(self.findings, key=lambda one: ("error", "warning", "note").index(one.severity)):
             place = " ".join(part for part in (one.file, one.key and f"[{one.key}]") if part) or "the folder"

@@ -69,7 +69,7 @@ def _fields(chart: Chart, said: Mapping[str, Any]) -> None:
 
 
 def _expressions(chart: Chart, said: Mapping[str, Any]) -> None:
-    """Regular expressions that can hang who runs them. petune runs none."""
+    """Regular expressions that can hang who runs them: petune takes the sites from the tensors, peft runs them."""
     for field in (*_EXPRESSIONS, *_PATTERNS):
         value = said.get(field)
         texts = [value] if isinstance(value, str) else list(value) if isinstance(value, list | dict) else []
@@ -78,8 +78,8 @@ def _expressions(chart: Chart, said: Mapping[str, Any]) -> None:
             expression = isinstance(value, str) or field in _PATTERNS or field == "layers_pattern"
             why = danger(text) if isinstance(text, str) and expression else None
             if why:
-                cause = f"The regular expression {text[:80]!r} may run for ever: {why}."
-                chart.error("expression", CONFIG, cause, field, "Write the names of the modules as a list.")
+                cause = f"The regular expression {text[:80]!r} may run for ever in peft: {why}."
+                chart.add("warning", "expression", CONFIG, cause, field, "Write the names of the modules as a list.")
 
 
 def _base_weights(chart: Chart, said: Mapping[str, Any], named: Mapping[str, Tensor]) -> None:

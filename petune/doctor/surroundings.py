@@ -42,7 +42,7 @@ def look_around(chart: Chart) -> None:
             _file(chart, path)
             _mode(chart, name, status.st_mode)
         else:
-            chart.add("warning", "special-file", name, "A pipe, a socket or a device.", fix="Remove it.")
+            chart.error("special-file", name, "A pipe, a socket or a device.", fix="Remove it.")
     chart.facts["bytes"] = size
     _named_code(chart, names)
 
@@ -89,18 +89,19 @@ def _link(chart: Chart, path: Path) -> None:
     try:
         target = path.resolve(strict=True)
     except (OSError, RuntimeError):
-        chart.add("warning", "link", path.name, f"A link to {os.readlink(path)}, which is not there.", fix="Remove it.")
+        cause = f"A link to {os.readlink(path)}, which is not there."
+        chart.error("link", path.name, cause, fix="Put the file itself in its place (cp -L).")
         return
     home = path.parent.resolve()
     # transformers' cache keeps the files of snapshots/<commit>/ in blobs/ beside it.
     blobs = home.parent.parent / "blobs"
     if not target.is_relative_to(home) and target.parent != blobs:
         chart.add(
-            "warning",
+            "note" if target.is_dir() else "error",
             "link",
             path.name,
-            f"A link that leads out of the folder, to {target}: what is read changes with that file.",
-            fix="Put a copy in its place.",
+            f"A link that leads out of the folder, to {target}: what is read is not what was handed over.",
+            fix="If you trust it, put the file itself in its place (cp -L).",
         )
 
 

@@ -1,0 +1,1 @@
+"""The command line: its door, its exit codes, its commands."""
