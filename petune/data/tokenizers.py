@@ -50,7 +50,7 @@ def _beside(source: str, task: Task | None) -> Any:
         with quiet():
             if not source:
                 raise OSError("the backbone came without a name")
-            found = getattr(transformers, AUTO[reads]).from_pretrained(source, **knobs)
+            found = getattr(transformers, AUTO[reads]).from_pretrained(source, trust_remote_code=False, **knobs)
             if reads == "tokenizer" and len(found.get_vocab()) - len(found.all_special_tokens) <= EMPTY:
                 raise OSError("its files are missing")
             return found

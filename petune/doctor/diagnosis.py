@@ -59,8 +59,8 @@ class Diagnosis:
         }
 
     def __str__(self) -> str:
-        """Lines of at most 80 columns, but for words that are longer; no character in them steers a terminal."""
-        lines = [*_wrapped(f"{self.folder}: {self.kind}, {self._verdict()}", "", "  ")]
+        """Lines of at most 80 columns, but for long paths and words; no character in them steers a terminal."""
+        lines = [plain(f"{self.folder}: {self.kind}, {self._verdict()}")]
         width = max(map(len, self.facts), default=0)
         for name, value in self.facts.items():
             if value not in (None, "", [], {}) and (name, value) != ("bytes", 0):

@@ -178,7 +178,7 @@ def _tokenizer(folder: Path, task: Task) -> Any:
         return None
     try:
         with quiet():
-            return getattr(transformers, AUTO[task.reads]).from_pretrained(folder)
+            return getattr(transformers, AUTO[task.reads]).from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise AdapterFileError(
             f"The tokenizer in {folder} cannot be read: {error}.", fix="Save the adapter again."
