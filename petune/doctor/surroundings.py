@@ -15,6 +15,7 @@ _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
 _CODE = (".py", ".pyc", ".pyd", ".so", ".dll", ".dylib", ".sh")
 _LEFTOVER = re.compile(r"\..*\.tmp|\.tmp\w{6}")
 """petune's own temporary names, and those of safetensors."""
+_BROKEN = re.compile(r"checkpoint-\d+.*\.broken(-\d+)?")
 _CONFIGS = ("config.json", "tokenizer_config.json", "adapter_config.json")
 
 
@@ -75,7 +76,10 @@ def _file(chart: Chart, path: Path) -> None:
 
 
 def _leftover(chart: Chart, name: str) -> None:
-    if _LEFTOVER.fullmatch(name):
+    if _BROKEN.fullmatch(name):
+        cause = "A damaged checkpoint that was set aside. Nothing reads it."
+        chart.add("note", "leftover", name, cause, fix="Remove it when nobody wants to look into it.")
+    elif _LEFTOVER.fullmatch(name):
         chart.add(
             "note",
             "leftover",

@@ -128,6 +128,8 @@ CASES: list[tuple[str, str, Callable[[Path], Path], Damage, str, str]] = [
     ("mode", "warning", OWN, lambda f: (f / ADAPTER).chmod(0o666), ADAPTER, ""),
     ("mode", "note", OWN, lambda f: (f.chmod(0o755), (f / ADAPTER).chmod(0o600)), ADAPTER, ""),
     ("leftover", "note", OWN, lambda f: (f / ".petune-1-00000000.tmp").touch(), ".petune-1-00000000.tmp", ""),
+    ("leftover", "note", RUN, lambda f: (f / "checkpoint-00000002.broken").mkdir(), "checkpoint-00000002.broken", ""),
+    ("leftover", "note", RUN, lambda f: (f / ".checkpoint-00000009.tmp").mkdir(), ".checkpoint-00000009.tmp", ""),
     ("damaged-checkpoint", "error", RUN, lambda f: _flipped(f / "checkpoint-00000006" / checkpoint.TENSORS), "", ""),
     ("no-whole-checkpoint", "error", RUN, lambda f: [_cut(p / checkpoint.STATE) for p in f.iterdir()], "", ""),
     ("refused", "error", PEFT, _peft_field(r=3), ADAPTER, ""),
@@ -227,3 +229,10 @@ def test_odd_values_never_stop_the_doctor(tmp_path: Path, field: str, value: Any
         adapter_file.read(folder)
     except Exception:  # whatever it stumbles over
         assert not healthy
+
+
+def test_the_page_tells_every_kind() -> None:
+    """The table of docs/doctor.md is that of the source."""
+    page = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text("utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    assert rows == [f"| `{kind}` | {means} |" for kind, means in KINDS.items()]
