@@ -26,25 +26,27 @@ def examine(chart: Chart, data: bytes, named: Mapping[str, Tensor], metadata: Ma
         named: its tensors.
         metadata: its metadata, with petune's manifest.
     """
-    made = _manifest(chart, metadata)
     tensors.describe(chart, named)
-    if made is None:
+    said = _said(chart, metadata)
+    if said is None:
         return
-    _facts(chart, made)
-    _digests(chart, named, made["digests"])
-    tensors.check_finite(chart, FILE, named)
-    stored = _laid_out(chart, named, made)
+    refused: PetuneError | None = None
+    try:
+        stored: Stored | None = adapter_file.read(chart.folder)
+    except PetuneError as error:  # then every check by itself, so that one fault hides no other
+        refused, stored = error, _checked(chart, named, said)
     if stored is not None:
-        _sense(chart, stored)
-        _names(chart, made)
-        _sites(chart, stored)
-    exports.check(chart, data, made)
-    if not chart.sick:  # the loader has the last word
-        chart.attempt("refused", FILE, lambda: adapter_file.read(chart.folder), named)
+        _facts(chart, stored)
+        _names(chart, stored.manifest)
+        if soundness.untrained(stored) or stored.manifest["untrained"]:
+            tensors.note_untrained(chart, FILE)
+    exports.check(chart, data, said)
+    if refused is not None and not chart.sick:
+        chart.refusal("refused", FILE, refused, {*named, *said})
 
 
-def _manifest(chart: Chart, metadata: Mapping[str, str]) -> dict[str, Any] | None:
-    """The manifest, if it can be gone by."""
+def _said(chart: Chart, metadata: Mapping[str, str]) -> dict[str, Any] | None:
+    """The manifest as it stands in the file, if it is JSON."""
     text = metadata["petune"]
     if metadata.get("petune_sha256") != hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest():
         chart.error(
@@ -54,19 +56,23 @@ def _manifest(chart: Chart, metadata: Mapping[str, str]) -> dict[str, Any] | Non
             "petune_sha256",
             "Copy or download the file again, or save the adapter again.",
         )
-    source = f"The manifest in {chart.folder / FILE}"
-    made = chart.attempt("broken-json", FILE, lambda: strict_json.loads(text, source=source))
-    if made is None:
-        return None
-    schema = made.get("schema")
-    newer = type(schema) is int and schema > manifest.SCHEMA
-    kind = "newer-schema" if newer else "bad-manifest"
+    return chart.attempt("broken-json", FILE, lambda: strict_json.loads(text, source=f"The manifest in {FILE}"))
+
+
+def _checked(chart: Chart, named: Mapping[str, Tensor], said: dict[str, Any]) -> Stored | None:
+    """Every check of the loader by itself; the adapter, as far as it can be put together."""
+    newer = type(said.get("schema")) is int and said["schema"] > manifest.SCHEMA
     try:
-        manifest.validate(made, source=source)
+        manifest.validate(said, source=f"The manifest in {FILE}")
     except AdapterFileError as error:
-        chart.refusal(kind, FILE, error)
+        chart.refusal("newer-schema" if newer else "bad-manifest", FILE, error)
         return None
-    return made
+    _digests(chart, named, said["digests"])
+    tensors.check_finite(chart, FILE, named)
+    stored = _laid_out(chart, named, said)
+    if stored is not None and not any(one.kind == "not-finite" for one in chart.findings):
+        chart.attempt("shapes", FILE, lambda: soundness.check(stored, str(chart.folder / FILE)), stored.layers)
+    return stored
 
 
 def _digests(chart: Chart, named: Mapping[str, Tensor], digests: Mapping[str, Any]) -> None:
@@ -101,14 +107,6 @@ def _listed(named: Mapping[str, Tensor], made: Mapping[str, Any]) -> set[str]:
     return found | {f"{at}{name}" for name in (head if isinstance(head, list) else [])}
 
 
-def _sense(chart: Chart, stored: Stored) -> None:
-    """Shapes, ranks and scales; whether it does anything."""
-    if not any(one.kind == "not-finite" for one in chart.findings):
-        chart.attempt("shapes", FILE, lambda: soundness.check(stored, str(chart.folder / FILE)), stored.layers)
-    if soundness.untrained(stored) or stored.manifest["untrained"]:
-        tensors.note_untrained(chart, FILE)
-
-
 def _names(chart: Chart, made: Mapping[str, Any]) -> None:
     """Method and task are known here, and take the knobs that the file gives them."""
     for room in ("methods", "tasks"):
@@ -128,19 +126,17 @@ def _names(chart: Chart, made: Mapping[str, Any]) -> None:
             chart.error("bad-knobs", FILE, f"{part} {name!r}: {error}", f"{part}.knobs", "Save the adapter again.")
 
 
-def _sites(chart: Chart, stored: Stored) -> None:
-    targets = {path.rsplit(".", 1)[-1] for path in stored.layers if path}
-    chart.facts |= {"sites": len(stored.layers), "targets": sorted(targets)}
-
-
-def _facts(chart: Chart, made: Mapping[str, Any]) -> None:
+def _facts(chart: Chart, stored: Stored) -> None:
     """What the manifest says, for people."""
+    made = stored.manifest
     knobs, backbone = made["method"]["knobs"], made["backbone"]
     trained_as = made["trained_as"] if made["trained_as"] != made["method"]["name"] else None
     about = {key: backbone.get(key) for key in ("id", "path_or_id", "model_type", "fingerprint", "dtype", "quantized")}
     if about["id"] == about["path_or_id"]:
         about.pop("path_or_id")
     chart.facts |= {
+        "targets": sorted({path.rsplit(".", 1)[-1] for path in stored.layers if path}),
+        "sites": len(stored.layers),
         "name": made["name"],
         "method": made["method"]["name"],
         "trained_as": trained_as,

@@ -28,7 +28,8 @@ def examine_own(chart: Chart) -> None:
         source = str(chart.folder / full_facts.FACTS)
         newer = type(made.get("schema")) is int and made["schema"] > manifest.SCHEMA
         try:
-            manifest.validate(made, source=source)
+            # The digest of the weights stands beside the manifest.
+            manifest.validate({key: value for key, value in made.items() if key != "weights_sha256"}, source=source)
         except AdapterFileError as error:
             chart.refusal("newer-schema" if newer else "bad-manifest", full_facts.FACTS, error)
         else:

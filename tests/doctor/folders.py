@@ -43,7 +43,7 @@ def peft(place: Path) -> Path:
         "r": 2,
         "lora_alpha": 4,
         "target_modules": ["query"],
-        "modules_to_save": ["classifier", "score"],
+        "modules_to_save": ["classifier"],
         "base_model_name_or_path": "some/bert",
         "bias": "none",
         "peft_version": "0.21.2",

@@ -131,7 +131,7 @@ CASES: list[tuple[str, str, Callable[[Path], Path], Damage, str, str]] = [
     ("leftover", "note", RUN, lambda f: (f / "checkpoint-00000002.broken").mkdir(), "checkpoint-00000002.broken", ""),
     ("leftover", "note", RUN, lambda f: (f / ".checkpoint-00000009.tmp").mkdir(), ".checkpoint-00000009.tmp", ""),
     ("damaged-checkpoint", "error", RUN, lambda f: _flipped(f / "checkpoint-00000006" / checkpoint.TENSORS), "", ""),
-    ("no-whole-checkpoint", "error", RUN, lambda f: [_cut(p / checkpoint.STATE) for p in f.iterdir()], "", ""),
+    ("no-whole-checkpoint", "error", RUN, lambda f: [_cut(p / checkpoint.STATE) for p in f.glob("c*")], "", ""),
     ("refused", "error", PEFT, _peft_field(r=3), ADAPTER, ""),
 ]
 IDS = [f"{kind}-{number}" for number, (kind, *_) in enumerate(CASES)]
