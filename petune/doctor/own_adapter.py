@@ -37,6 +37,7 @@ def examine(chart: Chart, data: bytes, named: Mapping[str, Tensor], metadata: Ma
         refused, stored = error, _checked(chart, named, said)
     if stored is not None:
         _facts(chart, stored)
+        chart.facts["schema"] = said.get("schema")  # that of the file, also where it was brought to today's
         _names(chart, stored.manifest)
         if soundness.untrained(stored) or stored.manifest["untrained"]:
             tensors.note_untrained(chart, FILE)
@@ -147,6 +148,5 @@ def _facts(chart: Chart, stored: Stored) -> None:
         "backbone": about,
         "metrics": dict(made["metrics"]),
         "seed": made["seed"],
-        "schema": made["schema"],
         "versions": {"petune": made["petune"], **made["versions"]},
     }

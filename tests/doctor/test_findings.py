@@ -112,7 +112,7 @@ CASES: list[tuple[str, str, Callable[[Path], Path], Damage, str, str]] = [
     ("bad-knobs", "error", OWN, _sealed(lambda m, t: m["method"]["knobs"].update(drpout=1)), ADAPTER, "method.knobs"),
     ("unknown-field", "error", PEFT, _peft_field(use_dorra=True), CONFIG, "use_dorra"),
     ("unknown-field", "note", PEFT, _peft_field(use_new=False), CONFIG, "use_new"),
-    ("expression", "warning", PEFT, _peft_field(target_modules="(a+)+query"), CONFIG, "target_modules"),
+    ("expression", "warning", PEFT, _peft_field(target_modules="(.+)+query"), CONFIG, "target_modules"),
     ("unsupported", "error", PEFT, _peft_field(peft_type="PROMPT_TUNING"), CONFIG, ""),
     ("other-format", "error", HUB, lambda f: None, CONFIG, "config"),
     ("pickle", "warning", OWN, lambda f: (f / "optimizer.pt").write_bytes(pickle.dumps({})), "optimizer.pt", ""),
