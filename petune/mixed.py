@@ -133,9 +133,10 @@ def _prepared(
     places = {adapters[name]: rows for name, rows in rows_of(portion.rows).items()}
     for adapter, rows in places.items():
         table = _some(adapter.task, texts, rows)
-        tokenizer, positions = residents.tokenizer(adapter), residents.bank.backbone.positions
-        made = prepare(adapter.task, table, None, tokenizer, positions, 0, labelled=False)
-        tell(made.notices, residents.told(adapter))
+        tokenizer, backbone = residents.tokenizer(adapter), residents.bank.backbone
+        positions, vocabulary = backbone.positions, backbone.vocabulary
+        made = prepare(adapter.task, table, None, tokenizer, positions, 0, vocabulary=vocabulary, labelled=False)
+        tell(made.warnings, residents.told(adapter))
         examples += [(adapter, example) for example in made.train]
     return places, examples
 

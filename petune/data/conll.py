@@ -49,12 +49,16 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
         columns = _columns(line)
         first = first or (number, len(columns))
         if len(columns) < 2 or not columns[0] or not columns[-1]:
-            raise DataError(f"{path.name}, line {number} lacks a token or a tag: {line[:60]!r}.", expected=_EXPECTED)
+            raise DataError(
+                f"{path.name}, line {number} lacks a token or a tag: {line[:60]!r}.",
+                expected=_EXPECTED,
+                fix=_plain(path) or "Add what is missing.",
+            )
         if len(columns) != first[1]:
             raise DataError(
                 f"{path.name}, line {number} has {len(columns)} columns, line {first[0]} has {first[1]}.",
                 expected=_EXPECTED,
-                fix="If tokens hold spaces, separate the columns by tabs.",
+                fix=f"If tokens hold spaces, separate the columns by tabs. {_plain(path)}".strip(),
             )
         yield number, columns
 
@@ -64,6 +68,11 @@ def _columns(line: str) -> list[str]:
     if "\t" in line:
         return [column.strip(" ") for column in line.split("\t")]
     return _SPACES.split(line.strip(" "))
+
+
+def _plain(path: Path) -> str:
+    """The way out for a text file that is no CoNLL file."""
+    return "Pass plain texts as [{'text': line} for line in file]." if path.suffix.lower() == ".txt" else ""
 
 
 _EXPECTED = (

@@ -11,6 +11,7 @@ from typing import Any
 from petune.data.records import unique
 from petune.data.text_file import at_line, lines_of, text_of
 from petune.errors import DataError
+from petune.tasks._labels import NUMBER
 from petune.tasks.base import Table
 
 _NAMES = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
@@ -45,13 +46,38 @@ def read_delimited(path: Path, delimiter: str) -> Table:
     for line, fields in records:
         if len(fields) != len(columns):
             raise _ragged(path, line, fields, columns, delimiter)
+        if len(columns) > 1 and fields == header:
+            raise DataError(
+                f"{path.name}, line {line} is the header again.",
+                expected="A header stands on the first line only.",
+                fix="Were two files joined? Drop that line.",
+            )
         rows.append(dict(zip(columns, fields, strict=True)))
         lines.append(line)
     if not rows:
         raise DataError(
             f"{path.name} holds a header ({', '.join(columns)}) and no rows.", expected="At least one row is needed."
         )
+    _refuse_rows_as_header(path, columns, rows)
     return Table(rows, columns, path.name, at_line(path.name, lines))
+
+
+def _refuse_rows_as_header(path: Path, columns: tuple[str, ...], rows: list[dict[str, str]]) -> None:
+    """A file without a header gives its first row away: a column named like a value in it, or like a number.
+
+    (pandas numbers the columns of a frame without names from 0; such a header is one.)
+    """
+    if len(columns) < 2 or columns == tuple(map(str, range(len(columns)))):
+        return
+    for column in columns:
+        repeated = bool(column.strip()) and any(row[column] == column for row in rows)
+        if repeated or NUMBER.fullmatch(column):
+            reason = "its column holds that value again" if repeated else "it is a number"
+            raise DataError(
+                f"{path.name}, line 1 seems to be a row and no header: {column!r} is no column name, {reason}.",
+                expected="The first line names the columns.",
+                fix="Put a line such as text,label above it, or pass pandas.read_csv(path, names=['text', 'label']).",
+            )
 
 
 def _records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from petune.data.oddities import odd_labels, odd_rows
 from petune.data.sources import read
 from petune.data.splitting import fingerprint, hold_out, overlap
-from petune.errors import DataError
+from petune.errors import BackboneError, DataError
 from petune.tasks.base import Example, Table, Task
 
 UNLIMITED = 512
@@ -24,7 +26,8 @@ class Prepared:
         task: learnt.
         train: encoded rows.
         evaluation: encoded rows, or None.
-        notices: what was chosen, truncated or dropped.
+        notices: what was chosen.
+        warnings: what is odd, cut or dropped: it must reach the user.
         facts: for the manifest.
     """
 
@@ -32,6 +35,7 @@ class Prepared:
     train: list[Example]
     evaluation: list[Example] | None
     notices: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -43,6 +47,7 @@ def prepare(
     positions: int | None,
     seed: int,
     *,
+    vocabulary: int | None = None,
     learn: bool = True,
     labelled: bool = True,
 ) -> Prepared:
@@ -51,12 +56,14 @@ def prepare(
     Args:
         eval_data: data, a fraction to hold out, or None.
         positions: the backbone's limit in pieces.
+        vocabulary: how many pieces the backbone knows; None: any.
         learn: whether labels and columns may be learnt from the rows.
         labelled: False for rows to predict: their labels are not read.
 
     Raises:
         DataError: rows that cannot be used.
         ConfigError: a fraction out of range.
+        BackboneError: pieces that the backbone does not know.
     """
     table = rows_of(task, data, learn=learn, labelled=labelled)
     held: Table | None = None
@@ -68,21 +75,26 @@ def prepare(
         notices.append(f"Held out {len(held)} of {len(table) + len(held)} rows for evaluation (seed {seed}).")
     elif eval_data is not None:
         held = read(eval_data, part="validation")
+    given = task
     if learn and labelled:
-        given, task = task, task.learn(table)
+        task = task.learn(table)
         notices += task.chosen(given)
     longest = positions or UNLIMITED
     encoded = task.encode(table, tokenizer, longest=longest, labelled=labelled)
-    notices += encoded.notices
+    _refuse_unknown_pieces(encoded.examples, table, tokenizer, vocabulary)
+    warnings = [*encoded.notices, *(odd_rows(task, table, encoded.examples, tokenizer) if labelled else ())]
+    if learn and labelled:
+        warnings += odd_labels(task, given, table, encoded.examples)
     evaluation = None
     if held is not None:
         kept = task.encode(held, tokenizer, longest=longest, labelled=True)
         evaluation = kept.examples
-        notices += [f"In the evaluation data: {notice}" for notice in kept.notices]
-        if shared := _shared_rows(task, table, held):
-            notices.append(f"{shared} evaluation rows occur in the training data as well: the figures flatter.")
+        _refuse_unknown_pieces(evaluation, held, tokenizer, vocabulary)
+        odd = [*kept.notices, *odd_rows(task, held, kept.examples, tokenizer)]
+        warnings += [f"In the evaluation data: {warning}" for warning in odd]
+        warnings += _shared_rows(task, table, held)
     facts = {"fingerprint": fingerprint(table), "rows": len(table)} if labelled else {}
-    return Prepared(task, encoded.examples, evaluation, notices, facts)
+    return Prepared(task, encoded.examples, evaluation, notices, warnings, facts)
 
 
 def rows_of(task: Task, data: Any, *, learn: bool, labelled: bool) -> Table:
@@ -106,7 +118,9 @@ def rows_of(task: Task, data: Any, *, learn: bool, labelled: bool) -> Table:
 
 
 def tell(notices: Sequence[str], said: set[str] | None = None) -> None:
-    """Warns through the logger `petune`, where nobody reads a report: on loading, evaluating, predicting.
+    """Warns through the logger `petune`, which writes to the standard error unless it is told otherwise.
+
+    Of several processes only the first one warns.
 
     Args:
         said: what one tuner or resident adapter has said already; it is not said again, and what is new is added.
@@ -118,12 +132,31 @@ def tell(notices: Sequence[str], said: set[str] | None = None) -> None:
     """
     said = set() if said is None else said
     for notice in notices:
-        if notice not in said:
+        if notice not in said and os.environ.get("RANK", "0") == "0":
             logging.getLogger("petune").warning(notice)
         said.add(notice)
 
 
-def _shared_rows(task: Task, train: Table, held: Table) -> int:
-    """Evaluation rows whose text is a training text as well."""
-    column = getattr(task, "text", None) or getattr(task, "tokens", None)
-    return overlap(train, held, column) if isinstance(column, str) else 0
+def _refuse_unknown_pieces(examples: list[Example], table: Table, tokenizer: Any, vocabulary: int | None) -> None:
+    """Raises BackboneError for a tokenizer with more pieces than the backbone, as soon as a row has one of them."""
+    if vocabulary is None or len(tokenizer) <= vocabulary:
+        return
+    for example in examples:
+        if (largest := max(example["input_ids"], default=0)) >= vocabulary:
+            raise BackboneError(
+                f"{table.place(example['row'])} has the piece {largest} of the tokenizer, which knows"
+                f" {len(tokenizer)} pieces; the backbone knows {vocabulary}.",
+                expected="A tokenizer belongs to a backbone, and adds no piece that the backbone never saw.",
+                fix="Pass the backbone's own tokenizer, or resize the backbone's embeddings first.",
+            )
+
+
+def _shared_rows(task: Task, train: Table, held: Table) -> list[str]:
+    """What is said when texts are in both parts."""
+    column = next((name for knob in task.reads if (name := getattr(task, knob, None)) is not None), None)
+    shared = [] if column is None else overlap(train, held, column)
+    return [
+        f"{len(shared)} evaluation rows occur in the training data as well (first: {held.place(shared[0])}):"
+        f" the figures flatter."
+        for _ in shared[:1]
+    ]

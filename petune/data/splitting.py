@@ -125,8 +125,8 @@ def _empty_side(table: Table, fraction: float, chosen: set[int]) -> DataError:
     )
 
 
-def overlap(train: Table, eval: Table, column: str) -> int:
-    """How many rows of `eval` have a text that is in `train` too, upper case and white space aside.
+def overlap(train: Table, eval: Table, column: str) -> list[int]:
+    """The rows of `eval` whose text is in `train` too, upper case and white space aside.
 
     Token lists are compared token by token; missing values never match.
 
@@ -134,14 +134,14 @@ def overlap(train: Table, eval: Table, column: str) -> int:
         UnknownNameError: when a part has no such column.
 
     Example:
-        >>> overlap(Table([{"t": "A  b"}], ("t",)), Table([{"t": "a b"}, {"t": "c"}], ("t",)), "t")
-        1
+        >>> overlap(Table([{"t": "A  b"}], ("t",)), Table([{"t": "c"}, {"t": "a b"}], ("t",)), "t")
+        [1]
     """
     for table in (train, eval):
         if column not in table.columns:
             raise unknown("column", column, table.columns)
     seen = {_normal(row[column]) for row in train.rows} - {None}
-    return sum(_normal(row[column]) in seen for row in eval.rows)
+    return [index for index, row in enumerate(eval.rows) if _normal(row[column]) in seen]
 
 
 def _normal(value: Any) -> str | None:

@@ -153,6 +153,15 @@ class Backbone:
         return self.model.dtype
 
     @property
+    def vocabulary(self) -> int | None:
+        """How many pieces the backbone knows; None where it reads none."""
+        try:
+            table = self.model.get_input_embeddings()
+        except NotImplementedError:
+            return None
+        return getattr(table, "num_embeddings", None)
+
+    @property
     def positions(self) -> int | None:
         """The longest input in pieces; None where the architecture sets no limit (T5)."""
         config = self.model.config

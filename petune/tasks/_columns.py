@@ -136,6 +136,22 @@ def cells(table: Table, column: str) -> Iterator[tuple[str, Any]]:
         yield table.place(index), row.get(column)
 
 
+def place_of(table: Table, index: int, column: str) -> str:
+    """Where a cell is, in words.
+
+    Example:
+        >>> place_of(Table([{"a": 1}], ("a",)), 0, "a")
+        "row 0, column 'a'"
+    """
+    return f"{table.place(index)}, column {column!r}"
+
+
+def cells_of_column(table: Table, column: str) -> Iterator[tuple[str, Any]]:
+    """(place with the column, value) of every row; a row without the key gives None."""
+    for place, value in cells(table, column):
+        yield f"{place}, column {column!r}", value
+
+
 def need_characters(value: str, place: str, noun: str) -> None:
     """Refuses a string with half of a surrogate pair, which is no character: neither tokenizers nor files take it.
 

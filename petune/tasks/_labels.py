@@ -13,8 +13,14 @@ import numpy as np
 from petune.errors import DataError
 from petune.lookup import near
 from petune.tasks._columns import need_characters
+from petune.tasks.base import IGNORE
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
+
+LARGEST = 1e18
+"""A larger number's square is infinite in 32 bits."""
+FEW_ROWS = 5
+"""With fewer whole numbers nobody can tell classes from a regression."""
 
 Cells = Iterable[tuple[str, Any]]
 """(place, value) of rows; the place is words for messages."""
@@ -63,6 +69,10 @@ def label_name(value: object, place: str) -> str:
         return str(bool(value))
     if isinstance(value, numbers.Real):
         plain = float(value)
+        if plain == IGNORE:
+            raise _ignored(value, place)
+        if not math.isfinite(plain):
+            raise DataError(f"{place}: the label {value!r} is no finite number.", expected="A label was expected.")
         return str(int(value)) if plain.is_integer() else repr(plain)  # type: ignore[call-overload]
     raise DataError(
         f"{place}: the label {value!r} is a {type(value).__name__}.",
@@ -123,6 +133,8 @@ def _written(value: str, place: str, *, empty: bool = False) -> str:
     """A label that is a string, without the white space around it."""
     need_characters(value, place, "the label")
     name = str(value.strip())
+    if name == str(IGNORE):
+        raise _ignored(value, place)
     if not name and not empty:
         raise _missing(place)
     if PRINTED.fullmatch(name):
@@ -149,11 +161,20 @@ def number(value: object, place: str) -> float:
     is_number = isinstance(value, numbers.Real) or (isinstance(value, str) and NUMBER.fullmatch(value))
     if not is_number or not math.isfinite(float(value)):  # type: ignore[arg-type]
         raise DataError(f"{place}: the label {value!r} is no finite number.", expected="Regression needs numbers.")
+    if abs(float(value)) > LARGEST:  # type: ignore[arg-type]
+        raise DataError(
+            f"{place}: the label {value!r} is too large: its square overflows in 32 bits.",
+            expected=f"Numbers up to {LARGEST:.0e} can be learnt, numbers around 1 are learnt best.",
+            fix="Scale the labels, or correct this one.",
+        )
     return float(value)  # type: ignore[arg-type]
 
 
 def detect(cells: Cells) -> ProblemType:
     """The kind of problem: lists are multi-label; numbers that are not all whole are regression; else single label.
+
+    Raises:
+        DataError: hardly a number is not whole, and the others repeat as classes do: a mistake, or not, who knows.
 
     Example:
         >>> detect([("row 0", "4.0"), ("row 1", "3.8")])
@@ -161,16 +182,35 @@ def detect(cells: Cells) -> ProblemType:
         >>> detect([("row 0", 4.0), ("row 1", 3.0)])
         'single_label_classification'
     """
-    values = [value for _, value in cells if not is_missing(value)]
+    found = [(place, value) for place, value in cells if not is_missing(value)]
+    values = [value for _, value in found]
     if any(map(is_list, values)):
         return "multi_label_classification"
     fractions = [isinstance(v, (float, np.floating)) and not float(v).is_integer() for v in values]
     if any(fractions):
+        _refuse_stray([(place, v) for place, v in found if isinstance(v, numbers.Real)])
         return "regression"
     written = [v for v in values if isinstance(v, str)]
     if written and len(written) == len(values) and all(NUMBER.fullmatch(v) for v in written):
-        return "regression" if any(not float(v).is_integer() for v in written) else "single_label_classification"
+        if all(float(v).is_integer() for v in written):
+            return "single_label_classification"
+        _refuse_stray([(place, float(v)) for place, v in found])
+        return "regression"
     return "single_label_classification"
+
+
+def _refuse_stray(found: Sequence[tuple[str, Any]]) -> None:
+    """Refuses a fraction or two among classes that are numbers, which alone would make a regression of them."""
+    stray = [(place, value) for place, value in found if not float(value).is_integer()]
+    whole = [float(value) for _, value in found if float(value).is_integer()]
+    few, repeat = len(stray) <= max(1, len(found) // 100), 2 * len(set(whole)) <= len(whole)
+    if few and repeat and len(whole) >= FEW_ROWS and math.isfinite(stray[0][1]):
+        raise DataError(
+            f"{stray[0][0]}: the label {stray[0][1]!r} is a fraction, where {len(whole)} others are whole numbers"
+            f" that repeat.",
+            expected="Classes were expected, or numbers of all kinds.",
+            fix="Correct it, or pass problem_type='regression' (or 'single_label_classification').",
+        )
 
 
 def unfloated(rows: Sequence[list[str]]) -> list[list[str]]:
@@ -223,6 +263,14 @@ def _other_spelling(name: str) -> tuple[str, ...]:
     if WHOLE.fullmatch(name):
         return (f"{name}.0",)
     return (str(int(name.partition(".")[0])),) if WHOLE_AS_FLOAT.fullmatch(name) else ()
+
+
+def _ignored(value: object, place: str) -> DataError:
+    return DataError(
+        f"{place}: the label {value!r} is the mark for 'no label here' in transformers.",
+        expected="Each row needs a label, and each word a tag; what the tokenizer adds is left out by itself.",
+        fix="Give the labels of words, not of pieces; drop rows without a label.",
+    )
 
 
 def _missing(place: str) -> DataError:

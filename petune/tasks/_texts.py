@@ -51,25 +51,52 @@ def piece_limit(max_length: int | None, longest: int) -> int:
     return max_length
 
 
-def texts_of(table: Table, column: str) -> list[str]:
+def texts_of(table: Table, column: str, *, some_empty: bool = False) -> list[str]:
     """The texts of a column, each checked.
+
+    Args:
+        some_empty: whether some of them, but not all, may be empty.
 
     Raises:
         DataError: missing, no string, or empty, with the row's place.
     """
-    return [_checked(place, value, column) for place, value in cells(table, column)]
+    texts = [_checked(place, value, column, some_empty) for place, value in cells(table, column)]
+    if texts and not any(text.strip() for text in texts):
+        raise DataError(
+            f"{table.source}: every text in column {column!r} is empty.",
+            expected="Rows of texts were expected.",
+            fix="Name the column that holds the texts.",
+        )
+    return texts
 
 
-def _checked(place: str, value: object, column: str) -> str:
+def need_pieces(rows: Sequence[Example], table: Table) -> None:
+    """Refuses a row of which a tokenizer without special pieces makes nothing at all.
+
+    Raises:
+        DataError: with the row's place.
+    """
+    for index, row in enumerate(rows):
+        if not len(row["input_ids"]):
+            raise DataError(
+                f"{table.place(index)}: the text is empty for the tokenizer, and it adds no special pieces.",
+                expected="Each row needs a piece at least.",
+                fix="Fill it in or drop the row.",
+            )
+
+
+def _checked(place: str, value: object, column: str, may_be_empty: bool) -> str:
     if is_missing(value):
         raise DataError(f"{place}: the text in column {column!r} is missing.", fix="Fill it in or drop the row.")
     if not isinstance(value, str):
         raise DataError(
             f"{place}: the text in column {column!r} is {value!r}, a {type(value).__name__}.",
             expected="A string was expected.",
-            fix="Convert it with str(...), or name the column that holds the text.",
+            fix="Write a row for each text, or name the column that holds the text."
+            if isinstance(value, (list, tuple))
+            else "Convert it with str(...), or name the column that holds the text.",
         )
-    if not value.strip():
+    if not may_be_empty and not value.strip():
         raise DataError(f"{place}: the text in column {column!r} is empty.", fix="Fill it in or drop the row.")
     need_characters(value, place, f"the text in column {column!r}")
     return str(value)

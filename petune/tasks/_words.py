@@ -186,3 +186,33 @@ def _fitting(part: Part, words: list[str], tokenizer: Any, limit: int) -> list[P
         share = Part(part.start + first, last - first, pieces, batch.word_ids(0))
         fitting += _fitting(share, words[first:last], tokenizer, limit)
     return fitting
+
+
+def said_of(made: Parts, table: Table, limit: int) -> list[str]:
+    """Sentences on rows that were split, words that were cut, and words that the tokenizer drops altogether."""
+    notices = []
+    if made.split:
+        examples = sum(len(row) for row in made.rows if len(row) > 1)
+        notices.append(
+            f"{table.source}: {made.split} of {len(made.rows)} rows were longer than {limit} pieces and were split into"
+            f" {examples} examples (longest {made.longest}); no word is lost."
+        )
+    if made.cut_words:
+        notices.append(
+            f"{table.source}: {made.cut_words} words alone were longer than {limit} pieces; their ends were cut."
+        )
+    dropped = [(index, word) for index, row in enumerate(made.rows) for word in _dropped(row)]
+    if dropped:
+        row, word = dropped[0]
+        notices.append(
+            f"{table.source}: {len(dropped)} words have no piece, so nothing is learnt of them (first: "
+            f"{table.place(row)}, word {word})."
+        )
+    return notices
+
+
+def _dropped(row: list[Part]) -> list[int]:
+    """The words of a row for which no piece speaks."""
+    return [
+        part.start + word for part in row for word in sorted(set(range(part.size)) - set(part.first_pieces().values()))
+    ]

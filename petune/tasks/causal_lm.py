@@ -43,6 +43,8 @@ class CausalLM(WritingTask):
     """
 
     auto_class: ClassVar[str] = "AutoModelForCausalLM"
+    reads: ClassVar[tuple[str, ...]] = ("text", "prompt")
+    learns: ClassVar[str] = "completion"
     side: ClassVar[Side] = "left"
     shifted: ClassVar[bool] = True
 

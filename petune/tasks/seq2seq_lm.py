@@ -38,6 +38,8 @@ class Seq2SeqLM(WritingTask):
     """
 
     auto_class: ClassVar[str] = "AutoModelForSeq2SeqLM"
+    reads: ClassVar[tuple[str, ...]] = ("source",)
+    learns: ClassVar[str] = "target"
     side: ClassVar[Side] = "right"
     shifted: ClassVar[bool] = False
 

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from petune.errors import ConfigError, DataError
 from petune.knobs import knobs
-from petune.tasks._columns import cells, columns_found, find_text_and_label, named_column, some_rows
+from petune.tasks._columns import cells, cells_of_column, columns_found, find_text_and_label, named_column, some_rows
 from petune.tasks._labels import ProblemType, detect, is_list, label_name, ordered, refuse_vectors, unfloated
 from petune.tasks._padding import pad_inputs
 from petune.tasks._problems import KINDS, Problem
-from petune.tasks._texts import need_pad_token, piece_limit, rows_of, texts_of, tokenize
+from petune.tasks._texts import need_pad_token, need_pieces, piece_limit, rows_of, texts_of, tokenize
 from petune.tasks.base import Batch, Encoded, Example, Table, Task
 
 MULTI: ProblemType = "multi_label_classification"
@@ -50,6 +50,8 @@ class SequenceClassification(Task):
     """
 
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
+    reads: ClassVar[tuple[str, ...]] = ("text", "text_pair")
+    learns: ClassVar[str] = "label"
 
     text: str | None = None
     label: str | None = None
@@ -85,7 +87,8 @@ class SequenceClassification(Task):
         sets = found._names(table)
         if found.problem_type == "regression":
             return found
-        if all(set(names) == set(sets[0]) for names in sets):
+        if len(self.labels) < 2 and all(set(names) == set(sets[0]) for names in sets):
+            texts_of(table, found.text or "")  # a single row may be a dict of columns
             one = " and ".join(map(repr, sets[0])) or "no label"
             raise DataError(
                 f"{table.source} holds a single class: every row has {one} in column {found.label!r}.",
@@ -110,9 +113,9 @@ class SequenceClassification(Task):
     def _names(self, table: Table) -> list[list[str]]:
         """The labels in each row of a table whose columns and kind of problem are known."""
         if self.problem_type == MULTI:
-            refuse_vectors(cells(table, self.label or ""))
+            refuse_vectors(cells_of_column(table, self.label or ""))
         kind = self._kind()
-        return unfloated([kind.names(value, place) for place, value in cells(table, self.label or "")])
+        return unfloated([kind.names(value, place) for place, value in cells_of_column(table, self.label or "")])
 
     def _resolved(self, table: Table) -> Self:
         """Columns and kind of problem, without the labels."""
@@ -120,7 +123,9 @@ class SequenceClassification(Task):
         problem = self.problem_type or (MULTI if self.label_separator is not None else None)
         if problem is None and self.labels and not any(is_list(value) for _, value in cells(table, label)):
             problem = SINGLE  # named labels are classes, whatever they look like
-        return dataclasses.replace(self, text=text, label=label, problem_type=problem or detect(cells(table, label)))
+        return dataclasses.replace(
+            self, text=text, label=label, problem_type=problem or detect(cells_of_column(table, label))
+        )
 
     def strata(self, table: Table) -> list[set[str]] | None:
         """The labels of each row; None for numbers. Works before `learn` as well."""
@@ -163,10 +168,12 @@ class SequenceClassification(Task):
         limit = piece_limit(self.max_length, longest)
         if labelled:
             some_rows(table)
-        texts = texts_of(table, named_column(table, self.text or "", "text"))
-        pairs = texts_of(table, named_column(table, self.text_pair, "text_pair")) if self.text_pair else None
+        texts = texts_of(table, named_column(table, self.text or "", "text"), some_empty=labelled)
+        pair = named_column(table, self.text_pair, "text_pair") if self.text_pair else None
+        pairs = texts_of(table, pair, some_empty=labelled) if pair else None
         targets = self._targets(table) if labelled else None
         pieces = tokenize(texts, pairs, tokenizer, limit)
+        need_pieces(pieces.rows, table)
         for index, example in enumerate(pieces.rows):
             example["row"] = index
             if targets is not None:
@@ -264,7 +271,7 @@ class SequenceClassification(Task):
     def _targets(self, table: Table) -> list[Any]:
         """What the examples keep of the label column."""
         problem, column = self._problem, named_column(table, self.label or "", "label")
-        return [problem.target(value, place) for place, value in cells(table, column)]
+        return [problem.target(value, place) for place, value in cells_of_column(table, column)]
 
     def _need_learnt(self) -> None:
         if self.text is None or self.problem_type is None or not (self.labels or self.problem_type == "regression"):

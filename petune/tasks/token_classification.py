@@ -13,12 +13,21 @@ from torch.nn import functional
 
 from petune.errors import ConfigError, DataError
 from petune.knobs import knobs
-from petune.tasks._columns import TAGS, TOKENS, cells, columns_found, find_column, named_column, some_rows
+from petune.tasks._columns import (
+    TAGS,
+    TOKENS,
+    cells_of_column,
+    columns_found,
+    find_column,
+    named_column,
+    place_of,
+    some_rows,
+)
 from petune.tasks._labels import class_index, ordered
 from petune.tasks._padding import pad, pad_inputs
 from petune.tasks._schemes import Scheme, check_scheme, detect_scheme
 from petune.tasks._texts import need_pad_token, piece_limit, rows_of
-from petune.tasks._words import Part, Parts, need_fast, parts, spaced, tags_of, words_of
+from petune.tasks._words import Part, need_fast, parts, said_of, spaced, tags_of, words_of
 from petune.tasks.base import IGNORE, Batch, Encoded, Example, Table, Task
 
 
@@ -49,6 +58,8 @@ class TokenClassification(Task):
     """
 
     auto_class: ClassVar[str] = "AutoModelForTokenClassification"
+    reads: ClassVar[tuple[str, ...]] = ("tokens",)
+    learns: ClassVar[str] = "tags"
 
     tokens: str | None = None
     tags: str | None = None
@@ -72,11 +83,11 @@ class TokenClassification(Task):
         tokens, tags = self._columns(table)
         rows = _tags(table, words_of(table, tokens), tags)
         for index, row in enumerate(rows):
-            check_scheme(row, self.scheme, table.place(index))
+            check_scheme(row, self.scheme, place_of(table, index, tags))
         seen = {tag for row in rows for tag in row}
-        if len(seen) < 2:
+        if len(seen) < 2 and len(self.labels) < 2:
             raise DataError(
-                f"{table.source} holds a single class: every word has the tag {min(seen)!r}.",
+                f"{table.source} holds a single class: every word has the tag {min(seen)!r} in column {tags!r}.",
                 expected="At least two tags are needed to learn anything.",
                 fix="Check the tag column.",
             )
@@ -148,13 +159,13 @@ class TokenClassification(Task):
             for row, its_parts in enumerate(made.rows)
             for part in its_parts
         ]
-        return Encoded(examples, _notices(made, table, limit))
+        return Encoded(examples, said_of(made, table, limit))
 
     def _tag_indices(self, table: Table, words: list[list[str]]) -> list[list[int]]:
         index = {name: position for position, name in enumerate(self.labels)}
         column = named_column(table, self.tags or "", "tags")
         return [
-            [class_index(tag, index, table.place(row), "tag") for tag in tags]
+            [class_index(tag, index, place_of(table, row, column), "tag") for tag in tags]
             for row, tags in enumerate(_tags(table, words, column))
         ]
 
@@ -256,7 +267,7 @@ class TokenClassification(Task):
 
 def _tags(table: Table, words: list[list[str]], column: str) -> list[list[str]]:
     """The tags of each row, as many as its words."""
-    pairs = zip(words, cells(table, column), strict=True)
+    pairs = zip(words, cells_of_column(table, column), strict=True)
     return [tags_of(place, value, len(row)) for row, (place, value) in pairs]
 
 
@@ -276,18 +287,3 @@ def _by_row(items: Sequence[Any], examples: Sequence[Example]) -> list[list[Any]
     for item, example in zip(items, examples, strict=True):
         rows.setdefault(example["row"], []).append((example["start"], item))
     return [[item for _, item in sorted(row, key=lambda pair: pair[0])] for row in rows.values()]
-
-
-def _notices(made: Parts, table: Table, limit: int) -> list[str]:
-    notices = []
-    if made.split:
-        examples = sum(len(row) for row in made.rows if len(row) > 1)
-        notices.append(
-            f"{table.source}: {made.split} of {len(made.rows)} rows were longer than {limit} pieces and were split into"
-            f" {examples} examples (longest {made.longest}); no word is lost."
-        )
-    if made.cut_words:
-        notices.append(
-            f"{table.source}: {made.cut_words} words alone were longer than {limit} pieces; their ends were cut."
-        )
-    return notices

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from petune.config import TrainConfig
-from petune.data.preparing import Prepared, prepare
+from petune.data.preparing import Prepared, prepare, tell
 from petune.errors import AdapterError, TrainingError
 from petune.methods.base import Method
 from petune.model.adapter import Adapter
@@ -62,10 +62,14 @@ def fit(
     """
     backbone = bank.backbone
     fingerprint(backbone)  # before anything is put into the backbone
-    data = prepare(start.task if start else task, train, eval_data, tokenizer, backbone.positions, config.seed)
+    data = prepare(
+        start.task if start else task, train, eval_data, tokenizer, backbone.positions, config.seed,
+        vocabulary=backbone.vocabulary,
+    )  # fmt: skip
     data.notices.extend(start.notices(method) if start else [])
     if config.progress != "off":
         say(data.notices)
+    tell(data.warnings)
     before = bank.remove(name) if name in bank.residents else None
     try:
         crew = crew_for(processes, backbone, name, method, tokenizer, data, config, start, resume)
@@ -87,7 +91,7 @@ def fit(
         elif before is not None:
             keep(None)  # what was put into modules was taken out for good
         raise
-    report.notices[:0] = data.notices
+    report.notices[:0] = [*data.notices, *data.warnings]
     keep(Fitted(_settle(bank, adapter, data, config, report), report))
 
 
@@ -112,7 +116,8 @@ def plan(
     backbone = bank.backbone
     if data is None:
         return make_plan(backbone, method, task, config)
-    prepared = prepare(task, data, None, tokenizer, backbone.positions, config.seed)
+    positions, vocabulary = backbone.positions, backbone.vocabulary
+    prepared = prepare(task, data, None, tokenizer, positions, config.seed, vocabulary=vocabulary)
     return make_plan(backbone, method, prepared.task, config, prepared.train, tokenizer, timed=timed)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from petune.config import TrainConfig
-from petune.data.preparing import Prepared, prepare
+from petune.data.preparing import Prepared, prepare, tell
 from petune.errors import AdapterError, BackboneError, TrainingError
 from petune.lookup import name_of
 from petune.methods.base import Method
@@ -80,7 +80,7 @@ def fit_together(fits: Sequence[Fit], *, resume: str | None) -> None:
     for one, rows, adapter, outcome in zip(fits, data, adapters, outcomes, strict=True):
         report = outcome if isinstance(outcome, TrainReport) else None
         if report is not None:
-            report.notices[:0] = rows.notices
+            report.notices[:0] = [*rows.notices, *rows.warnings]
         one.keep(Fitted(settled(adapter, rows, one.config, report), report))
     _raise_failures(fits, outcomes)
 
@@ -102,10 +102,11 @@ def _prepared(fits: Sequence[Fit]) -> list[Prepared]:
     made: list[Prepared] = []
     for one in fits:
         twin = next((data for other, data in zip(fits, made, strict=False) if _same_data(one, other)), None)
-        made.append(
-            twin
-            or prepare(_task(one), one.train, one.eval_data, one.tokenizer, one.backbone.positions, one.config.seed)
-        )
+        own = twin or prepare(
+            _task(one), one.train, one.eval_data, one.tokenizer, one.backbone.positions, one.config.seed,
+            vocabulary=one.backbone.vocabulary,
+        )  # fmt: skip
+        made.append(own)
     starts = (one.start.notices(one.method) if one.start else [] for one in fits)
     return [replace(data, notices=[*data.notices, *said]) for data, said in zip(made, starts, strict=True)]
 
@@ -131,12 +132,16 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _say_once(fits: Sequence[Fit], data: Sequence[Prepared]) -> None:
-    """Prints each notice once, with the names of those that it is about unless it is about all."""
-    about: dict[str, list[str]] = {}
+    """Prints each notice and warns of each oddity once, with the names of those that it is about unless it is all."""
+    chosen: dict[str, list[str]] = {}
+    odd: dict[str, list[str]] = {}
     for one, rows in zip(fits, data, strict=True):
         for notice in rows.notices if one.config.progress != "off" else ():
-            about.setdefault(notice, []).append(one.label)
-    say([notice if len(who) == len(fits) else f"{', '.join(who)}: {notice}" for notice, who in about.items()])
+            chosen.setdefault(notice, []).append(one.label)
+        for warning in rows.warnings:
+            odd.setdefault(warning, []).append(one.label)
+    for about, speak in ((chosen, say), (odd, tell)):
+        speak([words if len(who) == len(fits) else f"{', '.join(who)}: {words}" for words, who in about.items()])
 
 
 def _trainees(fits: Sequence[Fit], data: Sequence[Prepared], learners: Sequence[Learner]) -> list[Trainee]:

@@ -55,9 +55,11 @@ class Work(NamedTuple):
         return write_texts(self.bank.frame, prompts, batch_size=batch_size, **options)
 
     def _examples(self, data: Any, **how: bool) -> list[Example]:
-        positions = self.adapter.shell.backbone.positions
-        made = prepare(self.adapter.task, data, None, self.tokenizer, positions, 0, **how)
-        tell(made.notices, self.said)
+        backbone = self.adapter.shell.backbone
+        made = prepare(
+            self.adapter.task, data, None, self.tokenizer, backbone.positions, 0, vocabulary=backbone.vocabulary, **how
+        )
+        tell(made.warnings, self.said)
         return made.train
 
     def _logits(self, texts: Sequence[Any], batch_size: int) -> tuple[list[Any], list[Example]]:

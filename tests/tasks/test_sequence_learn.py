@@ -119,16 +119,20 @@ def test_given_knobs_win_over_detection() -> None:
         (["a", "a"], {}, "single class: every row has 'a'"),
         ([["a"], ["a"]], {}, "single class"),
         ([[], []], {}, "every row has no label"),
-        (["a", None], {}, "line 3: the label is missing"),
-        (["a", float("nan")], {}, "line 3: the label is missing"),
-        (["a", "  "], {}, "line 3: the label is missing"),
-        (["a", {"b": 1}], {}, "line 3: the label .* is a dict"),
-        ([["a"], "b"], {}, "line 3: the label 'b' is a single str.*label_separator"),
-        ([[0, 1, 1], [1, 0, 0]], {}, "line 2: .*vector of zeros and ones"),
-        ([0.5, "good"], {}, "line 3: the label 'good' is no finite number"),
-        ([0.5, None], {}, "line 3: the label is missing"),
-        ([0.5, float("inf")], {"problem_type": "regression"}, "line 3: the label inf is no finite number"),
-        (["a", "b"], {"problem_type": MULTI}, "line 2: .*label_separator"),
+        (["a", None], {}, "line 3, column 'label': the label is missing"),
+        (["a", float("nan")], {}, "line 3, column 'label': the label is missing"),
+        (["a", "  "], {}, "line 3, column 'label': the label is missing"),
+        (["a", {"b": 1}], {}, "line 3, column 'label': the label .* is a dict"),
+        ([["a"], "b"], {}, "line 3, column 'label': the label 'b' is a single str.*label_separator"),
+        ([[0, 1, 1], [1, 0, 0]], {}, "line 2, column 'label': .*vector of zeros and ones"),
+        ([0.5, "good"], {}, "line 3, column 'label': the label 'good' is no finite number"),
+        ([0.5, None], {}, "line 3, column 'label': the label is missing"),
+        (
+            [0.5, float("inf")],
+            {"problem_type": "regression"},
+            "line 3, column 'label': the label inf is no finite number",
+        ),
+        (["a", "b"], {"problem_type": MULTI}, "line 2, column 'label': .*label_separator"),
     ],
 )
 def test_bad_labels_are_named_with_their_row(labels: list[Any], knobs: dict[str, Any], words: str) -> None:
@@ -220,5 +224,7 @@ def test_a_column_of_zeros_and_ones_is_told(vectors: tuple[list[float], ...]) ->
 
 def test_half_a_character_in_a_label_is_refused() -> None:
     """A lone surrogate could be stored in no file."""
-    with pytest.raises(DataError, match=r"line 3: the label holds '\\ud83d' at position 1, a lone surrogate"):
+    with pytest.raises(
+        DataError, match=r"line 3, column 'label': the label holds '\\ud83d' at position 1, a lone surrogate"
+    ):
         SequenceClassification().learn(labelled("x", "y\ud83d"))

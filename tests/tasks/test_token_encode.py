@@ -90,7 +90,8 @@ def test_long_rows_are_split_between_words() -> None:
     assert sum(map(LEARNT.count, parts)) == LEARNT.count(whole) == 36
     assert notices == [
         f"train.csv: 1 of 2 rows were longer than 16 pieces and were split into {len(parts)} examples"
-        f" (longest {len(whole['input_ids'])}); no word is lost."
+        f" (longest {len(whole['input_ids'])}); no word is lost.",
+        "train.csv: 6 words have no piece, so nothing is learnt of them (first: train.csv, line 3, word 5).",
     ]
 
 
@@ -106,8 +107,11 @@ def test_a_single_word_that_is_too_long_keeps_its_first_piece() -> None:
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ({"tokens": ["a", "b"], "tags": ["O"]}, "line 2: there are 2 words and 1 tags"),
-        ({"tokens": ["a"], "tags": ["B-PRE"]}, "line 2: the tag 'B-PRE' was never seen.*Did you mean 'B-PER'"),
+        ({"tokens": ["a", "b"], "tags": ["O"]}, "line 2, column 'tags': there are 2 words and 1 tags"),
+        (
+            {"tokens": ["a"], "tags": ["B-PRE"]},
+            "line 2, column 'tags': the tag 'B-PRE' was never seen.*Did you mean 'B-PER'",
+        ),
         ({"tokens": [], "tags": []}, "line 2: there are no words"),
         (
             {"tokens": ["a", "\ud800"], "tags": ["O", "O"]},
