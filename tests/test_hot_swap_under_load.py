@@ -1,4 +1,7 @@
-"""Adapters that come, go and are replaced while calls run: every answer is one whole adapter's."""
+"""Adapters that come, go and are replaced while texts are asked: every answer is one whole adapter's, labels included.
+
+Answers on tensors, to the bit, beside every kind of change: tests/faults/test_threads.py.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,8 @@ import pytest
 import torch
 
 from petune import AdaptedModel
-from petune.errors import MergeError, RouteError
-from tests.conformance.subjects import differ, same, snapshot
+from petune.errors import RouteError
+from tests.conformance.subjects import differ
 from tests.versions import INPUTS, LOAD, TEXTS, VERSIONS, WAIT, probabilities, said_by, serving, version
 
 
@@ -120,33 +123,6 @@ def test_calls_on_tensors_keep_what_they_began_with(pool):
         model.remove("other")
 
     assert under_load(model, pool, ask, [swap]) > 3
-
-
-def test_no_answer_is_torn_while_others_merge(pool):
-    """Merging and unmerging beside calls: the merged adapter's answers stay, others' are answered or refused."""
-    model = serving(live=0, still=2)
-    before = snapshot(model.backbone.model)
-    for number in (0, 2):
-        probabilities(number)
-
-    def ask(draw: random.Random) -> str | None:
-        name, number = draw.choice([("live", 0), ("still", 2)])
-        try:
-            rows = model.predict_proba(TEXTS, adapters=name)
-        except MergeError as error:
-            return None if "merged" in str(error) else str(error)
-        return None if said_by(rows, [0, 1, 2, 3, 4]) == number else f"{name} {rows}"
-
-    def merge(step: int) -> None:
-        if step % 4 == 3:
-            model.merged_copy("still")
-            return
-        model.merge(("live", "still")[step % 2])
-        time.sleep(0.01)
-        model.unmerge()
-
-    under_load(model, pool, ask, [merge])
-    assert same(snapshot(model.backbone.model), before)
 
 
 @pytest.mark.parametrize("block", [0, 1])

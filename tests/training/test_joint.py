@@ -195,7 +195,7 @@ def test_data_that_jobs_share_are_encoded_once(monkeypatch):
     """A sweep over rates reads its rows once; other seeds hold out other rows, so they read for themselves."""
     model, seen, rows = still("bert"), [], tiny.rows(16)
     real = fitting_together.prepare
-    monkeypatch.setattr(fitting_together, "prepare", lambda *given: seen.append(given) or real(*given))
+    monkeypatch.setattr(fitting_together, "prepare", lambda *given, **more: seen.append(given) or real(*given, **more))
     reader = tiny.tokenizer("bert")
     jobs = [
         Job(Tuner(model, method="head", tokenizer=reader), rows, 0.25, quick(epochs=1, seed=seed, learning_rate=rate))
