@@ -25,6 +25,8 @@ NO_LABELS = frozenset({"nan", "none", "null", "na", "n/a", "#n/a", "<na>", "nat"
 
 def odd_rows(task: Task, table: Table, examples: Sequence[Example], tokenizer: Any) -> list[str]:
     """Sentences on texts: empty, of unknown pieces, with long words, NUL characters or a wrong encoding."""
+    if not task.texts_in:
+        return []  # what it reads is none of the texts that are looked at here
     specials, unknown = set(tokenizer.all_special_ids), getattr(tokenizer, "unk_token_id", None)
     blank, strange = _without_words(examples, specials, unknown)
     texts = list(_texts(task, table))
@@ -52,17 +54,22 @@ def odd_labels(task: Task, given: Task, table: Table, examples: Sequence[Example
         task: learnt from the table.
         given: the same before; labels that it names are meant as they are.
     """
-    where = f"{table.source}: "
-    column = f"column {getattr(task, task.learns, None)!r}" if task.learns else "the labels"
+    if not task.answers_in:
+        return []
+    where, column = f"{table.source}: ", f"column {getattr(task, task.answers_in)!r}"
     said = _twice(task, table)
     if task.labels:
         unseen = [name for name, count in zip(task.labels, task.class_counts(examples), strict=True) if not count]
         said += [f"{where}no row has {' or '.join(map(repr, unseen))} in {column}."] if unseen else []
-    elif not task.generates and len(examples) > 1 and len({example["labels"] for example in examples}) == 1:
+    elif len(examples) > 1 and _is_one_number([example["labels"] for example in examples]):
         said.append(f"{where}every row has the number {examples[0]['labels']} in {column}.")
     if task.labels and not given.labels:
         said += [f"{where}{words} in {column}." for words in _alike(task.labels)]
     return said
+
+
+def _is_one_number(labels: list[Any]) -> bool:
+    return all(isinstance(label, float) and label == labels[0] for label in labels)
 
 
 def _without_words(examples: Sequence[Example], specials: set[int], unknown: int | None) -> tuple[set[int], set[int]]:
@@ -75,7 +82,7 @@ def _without_words(examples: Sequence[Example], specials: set[int], unknown: int
 
 def _texts(task: Task, table: Table) -> Iterator[tuple[int, str]]:
     """(row, text) of every column that is read as text; words are joined."""
-    knobs = (*task.reads, task.learns) if task.generates else task.reads
+    knobs = (*task.texts_in, task.answers_in) if task.generates else task.texts_in
     for column in filter(None, (getattr(task, knob, None) for knob in knobs)):
         for index, row in enumerate(table.rows):
             value = row.get(column)
@@ -84,16 +91,14 @@ def _texts(task: Task, table: Table) -> Iterator[tuple[int, str]]:
 
 def _twice(task: Task, table: Table) -> list[str]:
     """Rows that occur before, and rows whose text occurs before with another label."""
-    reads = [name for knob in task.reads if (name := getattr(task, knob, None)) is not None]
-    learns = getattr(task, task.learns, None) if task.learns else None
-    if not reads:
-        return []
+    reads = [name for knob in task.texts_in if (name := getattr(task, knob, None)) is not None]
+    learns = getattr(task, task.answers_in)
     seen: dict[Any, dict[Any, int]] = {}
     same: dict[int, int] = {}
     other: dict[int, int] = {}
     for index, row in enumerate(table.rows):
         text = tuple(_key(row.get(column)) for column in reads)
-        answer = _key(row.get(learns), ordered=task.learns != "label") if learns else None
+        answer = _key(row.get(learns), ordered=task.answers_in != "label") if learns else None
         answers = seen.setdefault(text, {})
         if answer in answers:
             same[index] = answers[answer]

@@ -81,7 +81,7 @@ def prepare(
         notices += task.chosen(given)
     longest = positions or UNLIMITED
     encoded = task.encode(table, tokenizer, longest=longest, labelled=labelled)
-    _refuse_unknown_pieces(encoded.examples, table, tokenizer, vocabulary)
+    _refuse_unknown_pieces(task, encoded.examples, table, tokenizer, vocabulary)
     warnings = [*encoded.notices, *(odd_rows(task, table, encoded.examples, tokenizer) if labelled else ())]
     if learn and labelled:
         warnings += odd_labels(task, given, table, encoded.examples)
@@ -89,7 +89,7 @@ def prepare(
     if held is not None:
         kept = task.encode(held, tokenizer, longest=longest, labelled=True)
         evaluation = kept.examples
-        _refuse_unknown_pieces(evaluation, held, tokenizer, vocabulary)
+        _refuse_unknown_pieces(task, evaluation, held, tokenizer, vocabulary)
         odd = [*kept.notices, *odd_rows(task, held, kept.examples, tokenizer)]
         warnings += [f"In the evaluation data: {warning}" for warning in odd]
         warnings += _shared_rows(task, table, held)
@@ -137,9 +137,11 @@ def tell(notices: Sequence[str], said: set[str] | None = None) -> None:
         said.add(notice)
 
 
-def _refuse_unknown_pieces(examples: list[Example], table: Table, tokenizer: Any, vocabulary: int | None) -> None:
+def _refuse_unknown_pieces(
+    task: Task, examples: list[Example], table: Table, tokenizer: Any, vocabulary: int | None
+) -> None:
     """Raises BackboneError for a tokenizer with more pieces than the backbone, as soon as a row has one of them."""
-    if vocabulary is None or len(tokenizer) <= vocabulary:
+    if vocabulary is None or not task.texts_in or len(tokenizer) <= vocabulary:
         return
     for example in examples:
         if (largest := max(example["input_ids"], default=0)) >= vocabulary:
@@ -153,7 +155,8 @@ def _refuse_unknown_pieces(examples: list[Example], table: Table, tokenizer: Any
 
 def _shared_rows(task: Task, train: Table, held: Table) -> list[str]:
     """What is said when texts are in both parts."""
-    column = next((name for knob in task.reads if (name := getattr(task, knob, None)) is not None), None)
+    knobs = task.texts_in or ("text", "tokens")
+    column = next((name for knob in knobs if isinstance(name := getattr(task, knob, None), str)), None)
     shared = [] if column is None else overlap(train, held, column)
     return [
         f"{len(shared)} evaluation rows occur in the training data as well (first: {held.place(shared[0])}):"

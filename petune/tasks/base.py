@@ -80,9 +80,9 @@ class Task(ABC):
 
     auto_class: ClassVar[str]
     """The transformers class that makes the shell, such as `AutoModelForSequenceClassification`."""
-    reads: ClassVar[tuple[str, ...]] = ()
-    """The knobs that name the columns of its texts; with `learns` they let odd rows be told."""
-    learns: ClassVar[str] = ""
+    texts_in: ClassVar[tuple[str, ...]] = ()
+    """The knobs that name the columns of its texts; with `answers_in` they let odd rows be told of."""
+    answers_in: ClassVar[str] = ""
     """The knob that names the column of its labels, or of the texts that it is to write."""
     generates: ClassVar[bool] = False
     """Whether `predict` gives texts that the model writes; then it is a `WritingTask` (`petune.tasks._writing`)."""

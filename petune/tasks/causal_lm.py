@@ -43,8 +43,8 @@ class CausalLM(WritingTask):
     """
 
     auto_class: ClassVar[str] = "AutoModelForCausalLM"
-    reads: ClassVar[tuple[str, ...]] = ("text", "prompt")
-    learns: ClassVar[str] = "completion"
+    texts_in: ClassVar[tuple[str, ...]] = ("text", "prompt")
+    answers_in: ClassVar[str] = "completion"
     side: ClassVar[Side] = "left"
     shifted: ClassVar[bool] = True
 

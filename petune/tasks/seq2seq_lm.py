@@ -38,8 +38,8 @@ class Seq2SeqLM(WritingTask):
     """
 
     auto_class: ClassVar[str] = "AutoModelForSeq2SeqLM"
-    reads: ClassVar[tuple[str, ...]] = ("source",)
-    learns: ClassVar[str] = "target"
+    texts_in: ClassVar[tuple[str, ...]] = ("source",)
+    answers_in: ClassVar[str] = "target"
     side: ClassVar[Side] = "right"
     shifted: ClassVar[bool] = False
 

@@ -50,8 +50,8 @@ class SequenceClassification(Task):
     """
 
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
-    reads: ClassVar[tuple[str, ...]] = ("text", "text_pair")
-    learns: ClassVar[str] = "label"
+    texts_in: ClassVar[tuple[str, ...]] = ("text", "text_pair")
+    answers_in: ClassVar[str] = "label"
 
     text: str | None = None
     label: str | None = None

@@ -58,8 +58,8 @@ class TokenClassification(Task):
     """
 
     auto_class: ClassVar[str] = "AutoModelForTokenClassification"
-    reads: ClassVar[tuple[str, ...]] = ("tokens",)
-    learns: ClassVar[str] = "tags"
+    texts_in: ClassVar[tuple[str, ...]] = ("tokens",)
+    answers_in: ClassVar[str] = "tags"
 
     tokens: str | None = None
     tags: str | None = None
