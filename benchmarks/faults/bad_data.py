@@ -15,7 +15,7 @@ import re
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -160,8 +160,3 @@ def _tokenizer(family: str) -> Any:
     from tests import tiny
 
     return tiny.tokenizer(family)
-
-
-def names(kinds: Sequence[Kind]) -> list[str]:
-    """The names of kinds, for reports."""
-    return [kind.name for kind in kinds]
