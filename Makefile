@@ -18,6 +18,7 @@ help:
 	@echo "make test       the whole suite, offline"
 	@echo "make test-full  the same over every method x family x task (long)"
 	@echo "make check      format, lint and types, then make test"
+	@echo "make docs       the documentation as a site, in site/"
 	@echo "make dist       wheel and source archive in dist/"
 
 # pip runs once at a time in one environment.
@@ -58,8 +59,12 @@ format: .venv/.dev
 	$(B)/ruff check --fix .
 	$(B)/ruff format .
 
+# Stops at a warning: a link that leads nowhere, a name that is not documented.
+docs: .venv/.docs
+	$(B)/zensical build --clean --strict
+
 dist: .venv/.dev
 	$(B)/python -m build --no-isolation
 
 clean:
-	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist site .cache .mypy_cache .pytest_cache .ruff_cache

@@ -1,4 +1,4 @@
-"""Writes what was measured into the README, between markers; a figure gets there in no other way.
+"""Writes what was measured into the README and the docs, between markers; a figure gets there in no other way.
 
     python -m benchmarks.readme                 # tables and output from benchmarks/results/*.json
     python -m benchmarks.readme --quickstart    # first runs the README's own example on real data (a minute or two)
@@ -40,18 +40,26 @@ NOTHING = "Not measured yet."
 
 
 def main() -> None:
-    """Fills the README, after running its example if that is asked for."""
+    """Fills the pages, after running the README's example if that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quickstart", action="store_true", help="run the example and keep its output")
     if parser.parse_args().quickstart:
         run_example(README.read_text(encoding="utf-8"))
-    README.write_text(filled(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in pages():
+        page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def pages() -> list[Path]:
+    """The README and every page of the docs."""
+    return [README, *sorted((machine.ROOT / "docs").rglob("*.md"))]
 
 
 def filled(text: str) -> str:
-    """The README with every marked part made anew."""
+    """A page with every marked part made anew."""
     for name, make in PARTS.items():
         start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+        if start not in text:
+            continue
         before, rest = text.split(start)
         text = f"{before}{start}\n{make(result(name.split()[0]))}\n{end}{rest.split(end)[1]}"
     return text

@@ -23,7 +23,7 @@ from tests.language import language_model
 from tests.tiny import folder, rows, tag_rows, tokenizer
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("README*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\[[^\]\n]*\]\(([^)\s]+)\)")
 LANGUAGES = {"python", "text", "sh", "toml", "yaml"}
@@ -126,10 +126,17 @@ def test_every_page_is_reached() -> None:
     assert {page for page in PAGES if page.parent != ROOT} - {index} <= linked
 
 
-def test_the_readme_shows_the_committed_results() -> None:
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_a_page_shows_the_committed_results(page: Path) -> None:
     """Tables and output are those of benchmarks/results; `python -m benchmarks.readme` writes them."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
     assert readme.filled(text) == text
+
+
+def test_every_result_is_shown_once() -> None:
+    """Each part that is filled in from results stands on one page."""
+    everything = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert {part: everything.count(f"<!-- {part} -->") for part in readme.PARTS} == dict.fromkeys(readme.PARTS, 1)
 
 
 def test_the_readmes_example_is_the_one_that_was_run() -> None:
