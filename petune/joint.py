@@ -25,7 +25,7 @@ class Job:
         tuner: holds what was learnt, as after its own `fit`.
         train, eval_data, config, continue_from, callbacks: as for `Tuner.fit`.
 
-    Example:
+    Examples:
         >>> Job(Tuner(backbone), rows, config=TrainConfig(epochs=1)).tuner.name
         'default'
     """
@@ -63,7 +63,7 @@ def fit_many(jobs: Sequence[Job | tuple[Any, ...]], *, resume: str | None = None
         TrainingError: a loss became NaN or infinite. The other jobs are finished first, and everything good is kept.
         DataError, CheckpointError, MergeError: as `Tuner.fit`.
 
-    Example:
+    Examples:
         >>> first, second = (Tuner(backbone, name=name, method=name) for name in ("lora", "prefix"))
         >>> quick = TrainConfig(epochs=1, progress="off")
         >>> [tuner.name for tuner in fit_many([(first, rows, None, quick), (second, rows, None, quick)])]
