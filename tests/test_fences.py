@@ -20,7 +20,7 @@ LONGEST_FILE = 300
 # From the ground up. A room may import itself and the rows below it, never its own row or a higher one.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("lookup",),
+    ("lookup", "patterns"),
     ("knobs",),
     ("config",),
     ("methods", "tasks", "metrics"),

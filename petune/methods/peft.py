@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
@@ -20,6 +19,7 @@ from petune.errors import ConfigError
 from petune.knobs import knobs
 from petune.lookup import near, unknown
 from petune.methods._injection import ADAPTER, Injected, Made
+from petune.methods._patterns import refuse_expressions, settle
 from petune.methods.base import AdapterLayer, Method, Site
 
 _UNFIT = {
@@ -41,7 +41,6 @@ _FIELDS = {
     "arrow_config": "it routes between several adapters",
 }
 """Field -> why a configuration with it is refused."""
-_NAMES = re.compile(r"\^?[\w.\\-]+")
 
 
 @knobs
@@ -119,14 +118,7 @@ class Peft(Method):
                 expression from a file can hang.
         """
         config = given.get("config")
-        for field in ("target_modules", "exclude_modules", "feedforward_modules"):
-            value = (config or {}).get(field)
-            if isinstance(value, str) and value != "all-linear" and not _NAMES.fullmatch(value):
-                raise ConfigError(f"{field}={value!r} is a regular expression.", expected="A list of module names.")
-        for field in ("rank_pattern", "alpha_pattern"):
-            for key in (config or {}).get(field) or {}:
-                if not _NAMES.fullmatch(str(key)):
-                    raise ConfigError(f"{field} has the key {key!r}.", expected="Module names, no expressions.")
+        refuse_expressions(config or {})
         return cls(config=config)
 
 
@@ -183,12 +175,13 @@ def _made(root: nn.Module, config: Any, exclude: tuple[str, ...]) -> Made:
     """Puts peft's modules into `root`."""
     from peft.tuners.tuners_utils import cast_adapter_dtype
 
+    expanded = settle(config, root)
     asked = copy.deepcopy(config)
     config.task_type, config.inference_mode, config.modules_to_save = None, False, None
     if exclude and hasattr(config, "exclude_modules") and not isinstance(config.exclude_modules, str):
         config.exclude_modules = {*(config.exclude_modules or ()), *exclude}
     before = None if _leaves_weights_alone(config) else [(p, p.detach().clone()) for p in root.parameters()]
-    tuner = _tuner(root, config)
+    tuner = _tuner(root, config, expanded)
     cast_adapter_dtype(root, adapter_name=ADAPTER, autocast_adapter_dtype=True)  # half-precision adapters learn badly
     _check_weights(before, config)
     paths = list(dict.fromkeys(tuner.targeted_module_names))
@@ -203,7 +196,7 @@ def _made(root: nn.Module, config: Any, exclude: tuple[str, ...]) -> Made:
     )
 
 
-def _tuner(root: nn.Module, config: Any) -> Any:
+def _tuner(root: nn.Module, config: Any, expanded: bool) -> Any:
     """peft's tuner around `root`. `inject_adapter_in_model` would drop it, and with it what VeRA's layers share."""
     from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 
@@ -213,6 +206,8 @@ def _tuner(root: nn.Module, config: Any) -> Any:
             warnings.filterwarnings("ignore", message=".*fan_in_fan_out is set to.*")
             warnings.filterwarnings("ignore", message=".*no modules were excluded.*")
             warnings.filterwarnings("ignore", message="Unsupported layer type.*LayerNorm.*")
+            if expanded:  # an expression's modules need not all be targets
+                warnings.filterwarnings("ignore", message="The following .*_pattern keys did not match")
             return PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](root, config, adapter_name=ADAPTER)
     except ValueError as error:  # peft's NoMatchingPeftModuleError is one
         names = _linear_names(root)
