@@ -24,7 +24,7 @@ from petune.model.merging import MergeReceipt, merge, merged_copy, unmerge
 from petune.model.routing import Frame, Route, current, entered
 from petune.model.running import run
 from petune.residents import HasAdapter, Residents
-from petune.storage import shelf
+from petune.storage.names import check_name
 from petune.storage.store import AdapterStore
 
 
@@ -95,7 +95,7 @@ class AdaptedModel:
             AdapterError: the name is taken, or a full fine-tuning, or one that must be alone.
             MergeError: while merged.
         """
-        shelf.check_name(name)
+        check_name(name)
         self._bank.refuse_while_merged("add an adapter")
         self._bank.refuse_taken(name)
         self._residents.put(name, adapter, new=True)

@@ -21,6 +21,7 @@ from petune.model.combining.ways import Recipe
 from petune.residents import adapter_of
 from petune.storage import shelf
 from petune.storage.full_model import is_full_model
+from petune.storage.names import check_name
 from petune.storage.packing import check_backbone, pack
 from petune.training.fitting import reside
 from petune.tuner import Tuner
@@ -90,7 +91,7 @@ def merge_adapters(
         (4, 'svd of 0.7 · one + 0.3 · two (rank=4), mean head')
     """
     recipe = Recipe(how=how, rank=rank, density=density, majority_sign=majority_sign, seed=seed)
-    shelf.check_name(name)
+    check_name(name)
     listed = _listed(adapters)
     given = recipe.weights(len(listed)) if weights is None else _checked(weights, len(listed))
     home, sources = _gathered(listed, backbone)

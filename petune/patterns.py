@@ -47,13 +47,13 @@ Part = Callable[[_Reading, Places], Places]
 
 
 def fullmatch(pattern: str, text: str) -> bool:
-    """Whether the whole text matches, as `re.fullmatch` has it.
+    r"""Whether the whole text matches, as `re.fullmatch` has it.
 
     Raises:
         ConfigError: no regular expression, one that is too long or too much work, or one with an unknown part.
 
     Example:
-        >>> fullmatch(r".*\\.(query|value)", "layer.0.query"), fullmatch("(a+)+b", "a" * 60)
+        >>> fullmatch(r".*\.(query|value)", "layer.0.query"), fullmatch("(a+)+b", "a" * 60)
         (True, False)
     """
     return matcher(pattern)(text)

@@ -18,6 +18,7 @@ from petune.model.bank import Bank
 from petune.model.merging import MergeReceipt, merge, merged_copy, unmerge
 from petune.model.probe import replay
 from petune.storage import shelf
+from petune.storage.names import check_name
 from petune.storage.packing import check_probe
 from petune.tasks.base import Task, as_task
 from petune.training.fitting import Fitted, fit, plan, reside
@@ -63,7 +64,7 @@ class Tuner:
         tokenizer: Any = None,
         quantize: str | None = None,
     ) -> None:
-        self.task, self.method, self.name = as_task(task), as_method(method), shelf.check_name(name)
+        self.task, self.method, self.name = as_task(task), as_method(method), check_name(name)
         self._settle_on(Backbone.open(backbone, quantize))
         self.tokenizer = open_tokenizer(tokenizer, self.backbone, self.task)
         self.backbone.check(self.method)

@@ -118,7 +118,7 @@ def test_a_broken_full_fine_tuning_is_refused(tmp_path):
     for path, content, words in (
         (facts, text[:50], "petune.json"),
         (facts, "{}", "petune.json|no key"),
-        (facts, text.replace('"schema": 1', '"schema": 99'), "schema 99"),
+        (facts, text.replace('"schema": 2', '"schema": 99'), "schema 99"),
         (weights, data[: len(data) // 2], "model.safetensors|sha256"),
         (weights, bytes(flipped), "model.safetensors|sha256"),
     ):

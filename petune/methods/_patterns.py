@@ -97,4 +97,3 @@ def _by_path(field: str, patterns: Mapping[str, Any], paths: list[str]) -> dict[
 
 def _endings(paths: list[str]) -> list[str]:
     return sorted({path.rsplit(".", 1)[-1] for path in paths})
-

@@ -170,3 +170,9 @@ def _compare(have: Mapping[str, Tensor], want: Mapping[str, Tensor], what: str) 
                 expected=f"This backbone needs {tuple(tensor.shape)}.",
                 fix="Use the backbone that the adapter was trained on.",
             )
+        if tensor.is_floating_point() != have[name].is_floating_point():
+            raise AdapterFileError(
+                f"The {what} tensor {name!r} holds {have[name].dtype}.",
+                expected=f"{tensor.dtype}, or another kind of the same sort.",
+                fix="Save the adapter again, as it was trained.",
+            )

@@ -14,15 +14,28 @@ claims this file but has other content is an error.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from petune.errors import AdapterFileError
-from petune.storage import atomic, container, layout, manifest, peft_format, soundness, strict_json, whereabouts
+from petune.errors import AdapterFileError, PetuneError
+from petune.storage import (
+    atomic,
+    container,
+    layout,
+    links,
+    manifest,
+    migrations,
+    peft_format,
+    soundness,
+    strict_json,
+    whereabouts,
+)
 from petune.storage.card import card as default_card
+from petune.storage.placing import about
 from petune.storage.stored import Stored
 
 ADAPTER = "adapter_model.safetensors"
@@ -89,22 +102,25 @@ def read(folder: str | Path, *, config: Any = None, prefix: str | None = None) -
     for _ in range(_TRIES - 1):
         before = _state(folder)
         try:
-            return _read(folder, config, prefix)
-        except AdapterFileError:
+            with about(folder):
+                return _read(folder, config, prefix)
+        except PetuneError:
             if _state(folder) == before:
                 raise  # else a writer was at work between two files: look again
-    return _read(folder, config, prefix)
+    with about(folder):
+        return _read(folder, config, prefix)
 
 
 def _read(folder: Path, config: Any, prefix: str | None) -> Stored:
     whereabouts.check(folder)
+    links.check(folder)
     path = folder / ADAPTER
     data = container.read_bytes(path)
     tensors, metadata = container.unpack(data, str(path))
     if "petune" not in metadata:
         stored = peft_format.from_peft(folder, config=config, prefix=prefix)
-        soundness.check(stored, str(path))
-        return stored
+        odd = soundness.check(stored, str(path))
+        return dataclasses.replace(stored, notices=(*odd, *stored.notices))
     source = f"The manifest in {path}"
     if metadata.get("petune_sha256") != _sha256(metadata["petune"]):
         raise AdapterFileError(
@@ -112,12 +128,18 @@ def _read(folder: Path, config: Any, prefix: str | None) -> Stored:
             expected="The file as it was written.",
             fix="Copy or download it again, or save the adapter again.",
         )
-    made = strict_json.loads(metadata["petune"], source=source)
+    said = strict_json.loads(metadata["petune"], source=source)
+    made = migrations.migrated(said)
     manifest.validate(made, source=source)
+    if made["method"]["name"] == "full":
+        raise AdapterFileError(
+            f"{source} is for the method 'full', which would replace the backbone's weights.",
+            expected="An adapter never holds base weights; a full fine-tuning is a whole model.",
+        )
     _check_digests(tensors, made["digests"], str(path))
     stored = layout.unflatten(tensors, made, str(path))
     odd = soundness.check(stored, str(path))
-    notices, exports = _check_exports(folder, data, made)
+    notices, exports = _check_exports(folder, data, said)
     return Stored(stored.manifest, stored.layers, stored.head, (*odd, *notices), exports)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from petune.errors import ConfigError, RouteError
 from petune.lookup import near
-from petune.storage.shelf import check_name
+from petune.storage.names import check_name
 from petune.storage.whereabouts import ADAPTER
 
 Places = str | Path | Iterable[str | Path] | Mapping[str, str | Path]

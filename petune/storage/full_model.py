@@ -15,8 +15,10 @@ from petune.model.completing import base_of
 from petune.model.safe_reading import SAFELY
 from petune.storage import strict_json
 from petune.storage.atomic import write_file
+from petune.storage.container import read_bytes
 from petune.storage.full_facts import FACTS, check_weights, is_full_model, weights_digest
 from petune.storage.manifest import validate
+from petune.storage.migrations import migrated
 from petune.storage.packing import pack, unpack
 from petune.storage.stored import Stored
 
@@ -38,8 +40,8 @@ def read_full(folder: Path) -> tuple[Backbone, Adapter]:
     Raises:
         AdapterFileError: broken facts, other weights than those that were saved, or weights that do not fit the task.
     """
-    manifest = strict_json.loads((folder / FACTS).read_bytes(), source=str(folder / FACTS))
-    validate(manifest, source=str(folder / FACTS))
+    manifest = migrated(strict_json.loads(read_bytes(folder / FACTS), source=str(folder / FACTS)))
+    validate(manifest, source=str(folder / FACTS), beside=("weights_sha256",))
     check_weights(folder, manifest)
     # The folder is its own backbone now; the one it was trained from has other weights.
     manifest = {**manifest, "backbone": {**manifest["backbone"], "fingerprint": None}}

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import functools
 import platform
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
-from petune.errors import AdapterFileError
+from petune.errors import AdapterFileError, ConfigError
+from petune.lookup import near
+from petune.storage.migrations import SCHEMA
+from petune.storage.names import check_name
 from petune.storage.strict_json import nulled
-
-SCHEMA = 1
-"""The version of the manifest's form. A reader refuses a newer one; older ones are migrated when there are any."""
 
 _KEYS: dict[str, tuple[type, ...]] = {
     "schema": (int,),
@@ -31,6 +31,9 @@ _KEYS: dict[str, tuple[type, ...]] = {
     "layout": (dict,),
     "probe": (dict, type(None)),
     "untrained": (bool,),
+    "training": (dict,),
+    "transposed": (list,),
+    "head_modules": (list, type(None)),
 }
 _BACKBONE: dict[str, tuple[type, ...]] = {
     "id": (str, type(None)),
@@ -40,6 +43,8 @@ _BACKBONE: dict[str, tuple[type, ...]] = {
     "fingerprint": (str, type(None)),
     "dtype": (str, type(None)),
     "config": (dict,),
+    "outputs": (str, type(None)),
+    "quantized": (str, type(None)),
 }
 _CONFIG = [
     "model_type",
@@ -80,7 +85,9 @@ def build(
     data: Mapping[str, Any] | None = None,
     probe: Mapping[str, Any] | None = None,
     untrained: bool = False,
-    **more: Any,
+    training: Mapping[str, Any] | None = None,
+    transposed: Sequence[str] = (),
+    head_modules: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """A manifest; `digests` and `layout` are filled in when it is written.
 
@@ -88,16 +95,18 @@ def build(
         task: `{"name": ..., "knobs": {...}}`.
         method: `{"name": ..., "knobs": {...}}`.
         metrics: figures; one that is not finite is null in the file.
-        backbone: any of id, path_or_id, model_type, prefix, fingerprint, dtype, config.
-        more: further keys (`head_modules`, columns ...), kept as they are.
+        backbone: any of id, path_or_id, model_type, prefix, fingerprint, dtype, config, outputs, quantized.
+        training: knobs of the fit that were not the defaults.
+        transposed: the sites whose weight is (d_in, d_out).
+        head_modules: the modules that are the head as a whole; None: names have to tell.
 
     Example:
         >>> made = build(name="a", task={"name": "t", "knobs": {}}, labels=["x"], method={"name": "lora", "knobs": {}},
         ...              backbone={"prefix": "bert"})
         >>> made["schema"], made["trained_as"], made["backbone"]["fingerprint"]
-        (1, 'lora', None)
+        (2, 'lora', None)
     """
-    empty = {"id": None, "path_or_id": None, "model_type": None, "prefix": "", "fingerprint": None, "dtype": None}
+    unknown = ("id", "path_or_id", "model_type", "fingerprint", "dtype", "outputs", "quantized")
     return {
         "schema": SCHEMA,
         "petune": petune_version(),
@@ -109,13 +118,15 @@ def build(
         "seed": seed,
         "metrics": nulled(metrics or {}),
         "versions": versions(),
-        "backbone": {**empty, "config": {}, **backbone},
+        "backbone": {**dict.fromkeys(unknown), "prefix": "", "config": {}, **backbone},
         "data": None if data is None else dict(data),
         "digests": {},
         "layout": {},
         "probe": None if probe is None else dict(probe),
         "untrained": untrained,
-        **more,
+        "training": dict(training or {}),
+        "transposed": list(transposed),
+        "head_modules": None if head_modules is None else list(head_modules),
     }
 
 
@@ -149,11 +160,15 @@ def small_config(config: Any) -> dict[str, Any]:
     return {key: getattr(config, key) for key in _CONFIG if getattr(config, key, None) is not None}
 
 
-def validate(manifest: Mapping[str, Any], *, source: str) -> None:
+def validate(manifest: Mapping[str, Any], *, source: str, beside: Collection[str] = ()) -> None:
     """Checks form and types of a manifest that came from a file.
 
+    Args:
+        beside: further keys that may be there.
+
     Raises:
-        AdapterFileError: newer schema (with the version to install), missing or ill-typed keys.
+        AdapterFileError: newer schema (with the version to install), missing, unknown or ill-typed keys, or a name
+            that cannot be one.
     """
     schema = manifest.get("schema")
     if type(schema) is int and schema > SCHEMA:
@@ -166,12 +181,33 @@ def validate(manifest: Mapping[str, Any], *, source: str) -> None:
     if schema != SCHEMA:
         raise AdapterFileError(f"{source} has schema {schema}.", expected=f"1 to {SCHEMA}.", fix="Save it again.")
     _typed(manifest["backbone"], _BACKBONE, source, "backbone.")
+    _closed(manifest["backbone"], _BACKBONE, source, "backbone.")
+    _closed(manifest, [*_KEYS, *beside], source, "")
     for part in ("task", "method"):
         _typed(manifest[part], {"name": (str,), "knobs": (dict,)}, source, f"{part}.")
+        _closed(manifest[part], ("name", "knobs"), source, f"{part}.")
+    try:
+        check_name(manifest["name"])
+    except ConfigError as error:
+        raise AdapterFileError(f"{source}: 'name': {error.what}", expected=error.expected, fix=error.fix) from None
+    for key in ("transposed", "head_modules"):
+        if not all(isinstance(item, str) for item in manifest[key] or ()):
+            raise AdapterFileError(f"{source}: {key!r} holds other things than strings.", expected="A list of names.")
     if not all(isinstance(label, str) for label in manifest["labels"]):
         raise AdapterFileError(f"{source}: 'labels' holds other things than strings.", expected="A list of strings.")
     if len(set(manifest["labels"])) != len(manifest["labels"]):
         raise AdapterFileError(f"{source}: a label occurs twice in 'labels'.", expected="Each label once.")
+
+
+def _closed(found: Mapping[str, Any], known: Iterable[str], source: str, path: str) -> None:
+    known = list(known)
+    for key in found:
+        if key not in known:
+            raise AdapterFileError(
+                f"{source} has an unknown key {path + key!r}.",
+                expected=f"The keys of schema {SCHEMA}.",
+                fix=near(key, known),
+            )
 
 
 def _typed(found: Mapping[str, Any], wanted: Mapping[str, tuple[type, ...]], source: str, path: str) -> None:

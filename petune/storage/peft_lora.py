@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from petune.errors import AdapterFileError
+from petune.errors import AdapterFileError, ConfigError
 from petune.lookup import near
+from petune.patterns import matcher
 
 _NAME = re.compile(r"base_model\.model\.(?P<site>.+)\.lora_(?P<part>[ABE])(\.weight)?")
 _RANKNUM_GUARD = 1e-5
@@ -145,8 +146,11 @@ def _number(said: Mapping[str, Any], field: str, otherwise: float, source: str) 
 def _check_targets(said: Mapping[str, Any], sites: list[str], source: str) -> None:
     """Every target has tensors and every tensor a target; peft ignores both kinds of mistake."""
     targets = said.get("target_modules")
-    if targets is None or isinstance(targets, str):
-        return  # "all-linear", the family's defaults, or an expression: the tensors say which sites there are
+    if targets is None or targets == "all-linear":
+        return  # the family's defaults: the tensors say which sites there are
+    if isinstance(targets, str):
+        _check_expression(targets, sites, source)
+        return
     if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
         raise AdapterFileError(f"{source}: target_modules is no list of names.")
     for target in targets:
@@ -158,6 +162,24 @@ def _check_targets(said: Mapping[str, Any], sites: list[str], source: str) -> No
     for site in sites:
         if not any(_ends(site, target) for target in targets):
             raise AdapterFileError(f"{source}: {site!r} has tensors, but is no target.", fix=near(site, targets))
+
+
+def _check_expression(pattern: str, sites: list[str], source: str) -> None:
+    """Every site with tensors matches the expression that chose them; its steps are bounded."""
+    try:
+        matches = matcher(pattern)
+        odd = next((site for site in sites if not matches(site)), None)
+    except ConfigError as error:
+        raise AdapterFileError(
+            f"{source}: target_modules: {error.what}",
+            expected=error.expected,
+            fix="Load the adapter in peft, list the modules in target_modules, and save it again.",
+        ) from error
+    if odd is not None:
+        raise AdapterFileError(
+            f"{source}: {odd!r} has tensors, but target_modules={pattern[:80]!r} does not match it.",
+            fix="Save it again in peft.",
+        )
 
 
 def _ends(site: str, target: str) -> bool:

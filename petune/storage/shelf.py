@@ -25,9 +25,10 @@ from petune.model.adapter import Adapter
 from petune.model.backbone import Backbone, quiet
 from petune.model.bodies import refuse_private
 from petune.model.twins import remembered
-from petune.storage import adapter_file
+from petune.storage import adapter_file, links
 from petune.storage.full_model import is_full_model, read_full, write_full
 from petune.storage.packing import pack, unpack
+from petune.storage.placing import about
 from petune.tasks.base import Task
 
 
@@ -39,22 +40,6 @@ class Taken:
     backbone: Backbone
     tokenizer: Any = None
     history: list[dict[str, Any]] = field(default_factory=list)
-
-
-def check_name(name: str) -> str:
-    """A name that routes, messages and folders can carry.
-
-    Raises:
-        ConfigError: an empty name, or one with a path or control character in it.
-
-    Example:
-        >>> check_name("sst2-v1")
-        'sst2-v1'
-    """
-    bad = [c for c in str(name) if c in "/\\" or not c.isprintable()]
-    if not isinstance(name, str) or not name.strip() or bad or name in (".", ".."):
-        raise ConfigError(f"{name!r} cannot name an adapter.", expected="A name is printable and holds no slash.")
-    return name
 
 
 def put(folder: str | Path, adapter: Adapter, probe: Tensor, tokenizer: Any, history: list[dict[str, Any]]) -> Path:
@@ -97,7 +82,9 @@ def take(
     folder = Path(folder)
     if is_full_model(folder):
         refuse(find("methods", "full"))
-        home, adapter = read_full(folder)
+        links.check(folder)
+        with about(folder):
+            home, adapter = read_full(folder)
         if backbone is not None:
             adapter.facts["notices"] = ["A full fine-tuning is a whole model: the backbone that was given is not used."]
         return Taken(adapter if name is None else adapter.renamed(name), home, _tokenizer(folder, adapter.task))
@@ -105,12 +92,15 @@ def take(
     # A folder by peft says little about its backbone, so the reader is shown the real one where there is one.
     known = {} if given is None else {"config": given.model.config, "prefix": given.model.base_model_prefix}
     stored = adapter_file.read(folder, **known)
-    refuse(find("methods", stored.manifest["method"]["name"]))
+    with about(folder):
+        method = find("methods", stored.manifest["method"]["name"])
+    refuse(method)
     home = given or _recorded(stored.manifest["backbone"])
     key = tuple((file, digest) for file, digest in stored.exports.items() if file != adapter_file.PEFT_CONFIG)
     shared = share and bool(key)
     # In a box, because None (no tokenizer was saved) is an answer too.
-    adapter = unpack(stored, home, name)
+    with about(folder):
+        adapter = unpack(stored, home, name)
     open_it = functools.partial(_tokenizer, folder, adapter.task)
     tokenizer = remembered(home.built, key, lambda: [open_it()])[0] if shared else open_it()
     return Taken(adapter, home, tokenizer, [] if share else _history(folder))
@@ -166,7 +156,7 @@ def _history(folder: Path) -> list[dict[str, Any]]:
     """The history that was saved with the adapter; it is for people, so a line that is no JSON is passed over."""
     path = folder / "history.jsonl"
     rows = []
-    for line in path.read_text("utf-8").splitlines() if path.is_file() else []:
+    for line in path.read_text("utf-8", errors="replace").splitlines() if path.is_file() else []:
         with contextlib.suppress(ValueError):
             rows.append(json.loads(line))
     return rows
@@ -178,10 +168,13 @@ def _tokenizer(folder: Path, task: Task) -> Any:
         return None
     try:
         with quiet():
+            # Code that a folder brings along is never run, nor is anybody asked whether it may be.
             return getattr(transformers, AUTO[task.reads]).from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # whatever a loader of files from elsewhere may raise
         raise AdapterFileError(
-            f"The tokenizer in {folder} cannot be read: {error}.", fix="Save the adapter again."
+            f"The tokenizer in {folder} (tokenizer_config.json) cannot be read: {error}.",
+            expected="A tokenizer as transformers saves it, without code of its own.",
+            fix="Save the adapter again.",
         ) from error
 
 

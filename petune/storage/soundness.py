@@ -14,6 +14,9 @@ from petune.lookup import near
 from petune.storage import layout
 from petune.storage.stored import Stored
 
+_LARGEST = 1e18
+_USUAL = 4096
+"""A size that costs nothing, whatever the tensors are."""
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
@@ -33,7 +36,13 @@ def check(stored: Stored, source: str) -> list[str]:
             )
         if stored.method != layout.PEFT and tensor.dtype not in _FLOATS and name not in stored.head:
             raise AdapterFileError(f"{source}: the tensor {name!r} is {tensor.dtype}.", expected="Floating point.")
-    checks = {"lora": _lora, "prefix": _prefix}
+        if tensor.is_floating_point() and tensor.numel() and float(tensor.abs().max()) > _LARGEST:
+            raise AdapterFileError(
+                f"{source}: the tensor {name!r} has values as large as {float(tensor.abs().max()):.1e}.",
+                expected=f"At most {_LARGEST:.0e}: the product of two larger ones is infinite.",
+                fix="Take the last good checkpoint, or train again with a smaller learning rate.",
+            )
+    checks = {"lora": _lora, "prefix": _prefix, "bottleneck": _bottleneck, layout.PEFT: _long_tail}
     if stored.method in checks:
         checks[stored.method](stored, source)
     if untrained(stored) or stored.manifest["untrained"]:
@@ -63,6 +72,11 @@ def _lora(stored: Stored, source: str) -> None:
         raise AdapterFileError(f"{source}: rank={rank!r}, ranks={ranks!r}.", expected="A whole number and a mapping.")
     if alpha is not None and (type(alpha) not in (int, float) or not math.isfinite(alpha) or alpha <= 0):
         raise AdapterFileError(f"{source}: alpha={alpha!r}.", expected="A positive number, or null.")
+    largest = max([int(t["lora_A"].shape[0]) for t in stored.layers.values() if "lora_A" in t], default=0)
+    if not 1 <= rank <= max(_USUAL, largest):  # sites without tensors would be built with it before they are missed
+        raise AdapterFileError(
+            f"{source}: rank={rank!r}.", expected=f"1 to {max(_USUAL, largest)}, as the tensors are."
+        )
     stray = next((path for path in ranks if path not in stored.layers), None)
     if stray is not None:
         raise AdapterFileError(f"{source}: 'ranks' names the site {stray!r}.", fix=near(stray, stored.layers))
@@ -79,6 +93,7 @@ def _lora(stored: Stored, source: str) -> None:
 
 def _prefix(stored: Stored, source: str) -> None:
     """Keys and values have one shape per site, of the length in the manifest."""
+    _some(stored, source)
     length = stored.knobs.get("length")
     for path, tensors in stored.layers.items():
         _only(path, tensors, ("keys", "values"), source)
@@ -88,6 +103,41 @@ def _prefix(stored: Stored, source: str) -> None:
                 f"{source}: at {path!r} keys are {shapes[0]} and values {shapes[1]}.",
                 expected=f"({length}, H, K) each, by the length in the manifest.",
             )
+
+
+def _bottleneck(stored: Stored, source: str) -> None:
+    """Both maps have the width of the manifest inside."""
+    _some(stored, source)
+    width = stored.knobs.get("width")
+    for path, tensors in stored.layers.items():
+        _only(path, tensors, ("down.weight", "down.bias", "up.weight", "up.bias"), source)
+        down, up = (tuple(tensors[short].shape) for short in ("down.weight", "up.weight"))
+        if len(down) != 2 or len(up) != 2 or not down[0] == up[1] == width:
+            raise AdapterFileError(
+                f"{source}: at {path!r} down.weight is {down} and up.weight {up}.",
+                expected=f"({width}, d_in) and (d_out, {width}), by the width in the manifest.",
+            )
+
+
+def _long_tail(stored: Stored, source: str) -> None:
+    """No size in the configuration is beyond the tensors': peft would ask for that memory before it looks at them."""
+    config = stored.knobs.get("config")
+    if not isinstance(config, dict):
+        raise AdapterFileError(f"{source}: 'config' is a {type(config).__name__}.", expected="peft's configuration.")
+    largest = max([_USUAL, *(tensor.numel() for tensors in stored.layers.values() for tensor in tensors.values())])
+    for field, value in config.items():
+        sizes = value.values() if field.endswith("_pattern") and isinstance(value, dict) else (value,)
+        counts = not any(word in field for word in ("seed", "key", "alpha", "step"))
+        for size in sizes if counts else ():
+            if isinstance(size, int | float) and not (math.isfinite(size) and abs(size) <= largest):
+                raise AdapterFileError(
+                    f"{source}: {field}={size!r}.", expected=f"At most {largest}, the size of the largest tensor."
+                )
+
+
+def _some(stored: Stored, source: str) -> None:
+    if not stored.layers:
+        raise AdapterFileError(f"{source} holds no tensors of its method {stored.method!r}.")
 
 
 def _only(path: str, tensors: Any, names: tuple[str, ...], source: str) -> None:

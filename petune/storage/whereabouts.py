@@ -31,7 +31,7 @@ def check(folder: Path) -> None:
             f"{folder} holds its weights as a pickle; a pickle can run code, so petune never opens one.",
             "Load it in peft and call save_pretrained(..., safe_serialization=True).",
         )
-    if any(folder.glob("step-*")) or (folder / "state.safetensors").exists():
+    if any(folder.glob("checkpoint-*")) or (folder / "state.safetensors").exists():
         raise _refusal(f"{folder} holds a training checkpoint.", "Go on with fit(..., resume=...), or `save` it first.")
     if (folder / "config.json").exists() and any((folder / name).exists() for name in _WHOLE_MODEL):
         raise _refusal(f"{folder} holds a whole model.", "Pass it as the backbone: Tuner(folder).")

@@ -144,3 +144,9 @@ def small() -> Stored:
         "layer.1.q": {"lora_A": torch.empty(0, 4), "lora_B": torch.empty(4, 0, dtype=torch.bfloat16)},
     }
     return Stored(made, layers, {"classifier.weight": torch.randn(2, 4), "classifier.bias": torch.randn(2)})
+
+
+def bottleneck(width: int, d: int = 4) -> dict[str, Tensor]:
+    """The tensors of one bottleneck site, all ones."""
+    shapes = {"down.weight": (width, d), "down.bias": (width,), "up.weight": (d, width), "up.bias": (d,)}
+    return {name: torch.ones(shape) for name, shape in shapes.items()}

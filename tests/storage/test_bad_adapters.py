@@ -246,7 +246,7 @@ def test_a_huge_sparse_file_is_not_read(folder: Path) -> None:
         (lambda p: _files(p, "adapter_config.json"), "lacks adapter_model.safetensors"),
         (lambda p: _files(p, "petune.json"), "lacks adapter_model.safetensors"),
         (lambda p: _files(p, "adapter_config.json", "adapter_model.bin"), "pickle"),
-        (lambda p: _files(p, "step-00000004"), "checkpoint"),
+        (lambda p: _files(p, "checkpoint-00000004"), "checkpoint"),
     ],
 )
 def test_a_folder_that_is_something_else(tmp_path: Path, make: Callable[[Path], object], words: str) -> None:

@@ -26,7 +26,7 @@ def test_what_is_built_is_valid_and_comes_back() -> None:
 def test_a_newer_schema_names_the_version_to_install() -> None:
     """An old petune cannot guess what a new one meant."""
     with pytest.raises(AdapterFileError, match=r"pip install 'petune>=9\.1\.0'"):
-        manifest.validate({**_good(), "schema": 2, "petune": "9.1.0"}, source="it")
+        manifest.validate({**_good(), "schema": 3, "petune": "9.1.0"}, source="it")
 
 
 @pytest.mark.parametrize("key", sorted(manifest._KEYS))

@@ -159,10 +159,8 @@ def test_a_prefix_that_cannot_be_turned_says_why(tmp_path: Path, change: dict[st
 def test_bottleneck_is_not_for_peft(tmp_path: Path) -> None:
     """peft has no such method, so there is no configuration that it would misread."""
     adapter = making.small()
-    manifest = {**adapter.manifest, "method": {"name": "bottleneck", "knobs": {}}}
-    folder = adapter_file.write(
-        tmp_path, Stored(manifest, {"layer.0": {"down.weight": torch.ones(2, 4)}}, adapter.head)
-    )
+    manifest = {**adapter.manifest, "method": {"name": "bottleneck", "knobs": {"width": 2}}}
+    folder = adapter_file.write(tmp_path, Stored(manifest, {"layer.0": making.bottleneck(2)}, adapter.head))
     assert not (folder / "adapter_config.json").exists()
     assert "base_model.model.bert.layer.0.down.weight" in load_file(folder / "adapter_model.safetensors")
 
