@@ -115,9 +115,10 @@ def _read(folder: Path, config: Any, prefix: str | None) -> Stored:
     whereabouts.check(folder)
     links.check(folder)
     path = folder / ADAPTER
-    data = container.read_bytes(path)
+    data = container.read_bytes(path, limit=container.MAX_FILE_BYTES, tensors=True)
     tensors, metadata = container.unpack(data, str(path))
     if "petune" not in metadata:
+        _refuse_bereft(folder)
         stored = peft_format.from_peft(folder, config=config, prefix=prefix)
         odd = soundness.check(stored, str(path))
         return dataclasses.replace(stored, notices=(*odd, *stored.notices))
@@ -247,6 +248,25 @@ def _check_exports(folder: Path, data: bytes, made: Mapping[str, Any]) -> tuple[
         missing.append(f"{PEFT_CONFIG} (the one there belongs to another adapter)")
     lacks = [f"{folder} lacks {', '.join(missing)}; the next save writes what belongs there."] if missing else []
     return lacks, sound
+
+
+def _refuse_bereft(folder: Path) -> None:
+    """Refuses an adapter file without a manifest among exports of petune's own: peft did not write this folder.
+
+    Where peft has saved into a folder of petune's, its `adapter_config.json` is another one than is listed.
+    """
+    about = folder / EXPORT
+    if not about.is_file():
+        return
+    listed = strict_json.loads(container.read_bytes(about), source=str(about)).get("exports")
+    config = folder / PEFT_CONFIG
+    digest = hashlib.sha256(container.read_bytes(config)).hexdigest() if config.is_file() else None
+    if not isinstance(listed, dict) or listed.get(PEFT_CONFIG) == digest:
+        raise AdapterFileError(
+            f"{folder / ADAPTER} has no manifest in its metadata, though {EXPORT} beside it says that petune wrote it.",
+            expected="The key 'petune' in the metadata.",
+            fix=f"Copy or download {ADAPTER} again, or delete {EXPORT} to read the folder as one by peft.",
+        )
 
 
 def _disagrees(path: Path, where: str) -> AdapterFileError:

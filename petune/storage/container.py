@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import safetensors.torch
 import torch
@@ -83,8 +83,12 @@ def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
     return len(text).to_bytes(8, "little") + text + data[8 + length :]
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path, *, limit: int = MAX_HEADER_BYTES, tensors: bool = False) -> bytes:
     """All bytes of a file, in private memory: a later change of the file cannot reach what was loaded.
+
+    Args:
+        limit: the most bytes that are read.
+        tensors: it is a safetensors file, whose header is checked against its size before the rest is read.
 
     Raises:
         AdapterFileError: no regular file (a pipe would hang), too large, empty, unreadable.
@@ -93,18 +97,27 @@ def read_bytes(path: Path) -> bytes:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except OSError as error:
         raise AdapterFileError(f"{path} could not be opened ({error.strerror}, errno {error.errno}).") from error
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(handle)
+        raise AdapterFileError(f"{path} is no regular file.", expected="A plain file was expected.")
     with os.fdopen(handle, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise AdapterFileError(f"{path} is no regular file.", expected="A safetensors file was expected.")
-        if status.st_size > MAX_FILE_BYTES:
-            raise AdapterFileError(
-                f"{path} has {status.st_size} bytes.", expected=f"At most {MAX_FILE_BYTES}: adapters are small."
-            )
+        if status.st_size > limit:
+            raise AdapterFileError(f"{path} has {status.st_size} bytes.", expected=f"At most {limit} are read.")
         try:
-            return file.read()
+            first = _first(file, path, status.st_size) if tensors else b""
+            return first + file.read()
         except OSError as error:
             raise AdapterFileError(f"{path} could not be read ({error.strerror}, errno {error.errno}).") from error
+
+
+def _first(file: BinaryIO, path: Path, size: int) -> bytes:
+    """The header's bytes, checked: a hole of many gigabytes behind a small header is not read."""
+    first = file.read(8)
+    length = int.from_bytes(first, "little") if size >= 8 else 0
+    first += file.read(min(length, MAX_HEADER_BYTES))
+    header(first, str(path), size)
+    return first
 
 
 def header(data: bytes, source: str, size: int | None = None) -> Header:
@@ -171,7 +184,7 @@ def _entry(source: str, name: str, raw: Any, start: int) -> Entry:
     )
     if not whole or len(offsets) != 2 or len(shape) > 16:
         raise _broken(source, f"tensor {name!r} has a malformed shape or offsets")
-    if dtype not in _NAMES:
+    if not isinstance(dtype, str) or dtype not in _NAMES:
         raise _broken(source, f"tensor {name!r} has dtype {dtype!r}; {', '.join(_NAMES)} are read")
     elements = 1
     for n in shape:

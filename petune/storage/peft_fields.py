@@ -63,6 +63,17 @@ READ = {
 LONG_TAIL = ("use_dora", "lora_bias")
 """Fields that change the computation, and that peft's own modules then do."""
 
+_TEXT, _FLAG, _NAMES, _NUMBER = (str, type(None)), (bool, type(None)), (list, str, type(None)), (int, float, type(None))
+_TYPES: dict[str, tuple[type, ...]] = {
+    "task_type": _TEXT, "base_model_name_or_path": _TEXT, "bias": _TEXT, "auto_mapping": (dict, type(None)),
+    "r": (int,), "lora_alpha": _NUMBER, "lora_dropout": _NUMBER, "init_r": (int, type(None)),
+    "use_rslora": _FLAG, "fan_in_fan_out": _FLAG, "use_dora": _FLAG, "lora_bias": _FLAG,
+    "rank_pattern": (dict, type(None)), "alpha_pattern": (dict, type(None)), "modules_to_save": (list, type(None)),
+    "target_modules": _NAMES, "exclude_modules": _NAMES, "layers_pattern": _NAMES,
+    "layers_to_transform": (list, int, type(None)),
+}  # fmt: skip
+"""Field -> its types in JSON, where petune or peft would otherwise read something else into it."""
+
 REFUSED = {
     "layer_replication": "it copies and reorders the backbone's layers",
     "trainable_token_indices": "it changes rows of the backbone's embeddings",
@@ -92,6 +103,7 @@ def kind_of(config: Mapping[str, Any], source: str) -> Kind:
             f"{source} is of the kind {peft_type}, which lives in peft's own model.",
             expected="LORA, ADALORA, PREFIX_TUNING, or a kind that replaces modules (IA3, VERA, OFT ...).",
         )
+    _check_types(config, source)
     _refuse(config, source)
     if peft_type not in READ:
         return "peft"
@@ -108,6 +120,17 @@ def kind_of(config: Mapping[str, Any], source: str) -> Kind:
         raise AdapterFileError(f"{source}: {tail[0]} does not go with {peft_type}.")
     kinds: dict[str, Kind] = {"LORA": "lora", "ADALORA": "adalora", "PREFIX_TUNING": "prefix"}
     return "peft" if tail else kinds[peft_type]
+
+
+def _check_types(config: Mapping[str, Any], source: str) -> None:
+    for field, types in _TYPES.items():
+        if field in config and type(config[field]) not in types:
+            names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in types)
+            raise AdapterFileError(
+                f"{source}: {field!r} is a {type(config[field]).__name__}.",
+                expected=f"{names} was expected.",
+                fix="Save the adapter again in peft.",
+            )
 
 
 def _refuse(config: Mapping[str, Any], source: str) -> None:

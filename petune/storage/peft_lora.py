@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -37,6 +37,7 @@ def layers(
     """
     pairs = _pairs(own, source)
     _check_targets(said, list(pairs), source)
+    _check_left_out(said, list(pairs), source)
     _check_blocks(said, list(pairs), config, source)
     adalora = said["peft_type"] == "ADALORA"
     scales = {path: _scale(said, path, parts, adalora, source) for path, parts in pairs.items()}
@@ -130,7 +131,11 @@ def _pattern(said: Mapping[str, Any], field: str, path: str, otherwise: Any) -> 
     for key, value in (said.get(field) or {}).items():
         plain = str(key).removeprefix("^").replace("\\.", ".")
         if not re.fullmatch(r"[\w.-]+", plain):
-            raise AdapterFileError(f"{field} has the key {key!r}.", expected="Module names, no regular expressions.")
+            raise AdapterFileError(
+                f"{field} has the key {str(key)[:80]!r}.",
+                expected="Module names, no regular expressions.",
+                fix=f"Load the adapter in peft, name the modules in {field}, and save it again.",
+            )
         if path == plain or (path.endswith(f".{plain}") and not str(key).startswith("^")):
             return value
     return otherwise
@@ -164,17 +169,50 @@ def _check_targets(said: Mapping[str, Any], sites: list[str], source: str) -> No
             raise AdapterFileError(f"{source}: {site!r} has tensors, but is no target.", fix=near(site, targets))
 
 
-def _check_expression(pattern: str, sites: list[str], source: str) -> None:
-    """Every site with tensors matches the expression that chose them; its steps are bounded."""
+def _check_left_out(said: Mapping[str, Any], sites: list[str], source: str) -> None:
+    """No tensors at a site that the configuration leaves out."""
+    excluded, blocks = said.get("exclude_modules"), said.get("layers_to_transform")
+    out = _matcher(excluded, "exclude_modules", source) if isinstance(excluded, str) else None
+    names = excluded if isinstance(excluded, list) else []
+    wanted = [blocks] if isinstance(blocks, int) else blocks
+    for site in sites:
+        number = re.search(r"\.(\d+)\.", site)
+        if (out is not None and out(site)) or any(_ends(site, str(name)) for name in names):
+            field = "exclude_modules"
+        elif wanted and number and int(number[1]) not in wanted:
+            field = "layers_to_transform"
+        else:
+            continue
+        raise AdapterFileError(
+            f"{source}: {site!r} has tensors, but {field}={str(said[field])[:80]} leaves it out.",
+            fix="Save it again in peft.",
+        )
+
+
+def _matcher(pattern: str, field: str, source: str) -> Callable[[str], bool]:
+    """A bounded matcher, whose errors name file and field."""
+
+    def named(error: ConfigError) -> AdapterFileError:
+        fix = f"Load the adapter in peft, list the modules in {field}, and save it again."
+        return AdapterFileError(f"{source}: {field}: {error.what}", expected=error.expected, fix=fix)
+
+    def run(site: str) -> bool:
+        try:
+            return matches(site)
+        except ConfigError as error:
+            raise named(error) from error
+
     try:
         matches = matcher(pattern)
-        odd = next((site for site in sites if not matches(site)), None)
     except ConfigError as error:
-        raise AdapterFileError(
-            f"{source}: target_modules: {error.what}",
-            expected=error.expected,
-            fix="Load the adapter in peft, list the modules in target_modules, and save it again.",
-        ) from error
+        raise named(error) from error
+    return run
+
+
+def _check_expression(pattern: str, sites: list[str], source: str) -> None:
+    """Every site with tensors matches the expression that chose them; its steps are bounded."""
+    matches = _matcher(pattern, "target_modules", source)
+    odd = next((site for site in sites if not matches(site)), None)
     if odd is not None:
         raise AdapterFileError(
             f"{source}: {odd!r} has tensors, but target_modules={pattern[:80]!r} does not match it.",

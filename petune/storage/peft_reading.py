@@ -9,8 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
-from petune.errors import AdapterFileError
+from petune.errors import AdapterFileError, ConfigError
+from petune.lookup import near
 from petune.storage import container, manifest, peft_lora, peft_prefix, strict_json
+from petune.storage.names import check_name
 from petune.storage.peft_fields import kind_of
 from petune.storage.stored import Stored
 
@@ -79,7 +81,7 @@ def from_peft(folder: str | Path, *, config: Any = None, prefix: str | None = No
         knobs, layers = peft_lora.layers(said, own, prefix, config, str(source), notices)
     labels = _labels(head, str(folder), notices) if task in TASKS.values() else []
     made = manifest.build(
-        name=folder.resolve().name,
+        name=_name(folder),
         task={"name": task, "knobs": _task_knobs(task, labels)},
         labels=labels,
         method={"name": "lora" if kind == "adalora" else kind, "knobs": knobs},
@@ -90,6 +92,14 @@ def from_peft(folder: str | Path, *, config: Any = None, prefix: str | None = No
     return Stored(made, layers, head, tuple(notices))
 
 
+def _name(folder: Path) -> str:
+    """The folder's name, where it can be an adapter's."""
+    try:
+        return check_name(folder.resolve().name)
+    except ConfigError:
+        return "default"
+
+
 def _tensors(folder: Path) -> dict[str, Tensor]:
     path = folder / "adapter_model.safetensors"
     if not path.exists() and (folder / "adapter_model.bin").exists():
@@ -98,7 +108,7 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
             expected="adapter_model.safetensors: a pickle can run code, so petune never opens one.",
             fix="Load it in peft and call save_pretrained(..., safe_serialization=True).",
         )
-    return container.unpack(container.read_bytes(path), str(path))[0]
+    return container.unpack(container.read_bytes(path, limit=container.MAX_FILE_BYTES, tensors=True), str(path))[0]
 
 
 def _base_config(said: Mapping[str, Any]) -> Any:
@@ -151,7 +161,8 @@ def _split(
     ]
     if not all(isinstance(module, str) for module in modules):
         raise AdapterFileError(f"{source}: modules_to_save holds other things than names.")
-    head, own = {}, {}
+    head: dict[str, Tensor] = {}
+    own: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         plain = name.removeprefix("base_model.").removeprefix("model.")
         plain = name.removeprefix("base_model.model.") if name.startswith("base_model.model.") else plain
@@ -160,6 +171,12 @@ def _split(
             head[plain] = tensor
         else:
             own[name] = tensor
+    lone = next((module for module in said.get("modules_to_save") or () if not any(_owns(module, n) for n in head)), "")
+    if lone:
+        raise AdapterFileError(
+            f"{source}: modules_to_save names {lone!r}, but the folder holds no tensor of it.",
+            fix=near(lone, {name.split(".")[0] for name in head}) if head else "Save the adapter again in peft.",
+        )
     return head, own
 
 

@@ -80,7 +80,9 @@ def take(
         BackboneError: the recorded backbone is not to be found.
     """
     folder = Path(folder)
-    if is_full_model(folder):
+    with about(folder):  # a path may be none
+        whole = is_full_model(folder)
+    if whole:
         refuse(find("methods", "full"))
         links.check(folder)
         with about(folder):
@@ -93,8 +95,7 @@ def take(
     known = {} if given is None else {"config": given.model.config, "prefix": given.model.base_model_prefix}
     stored = adapter_file.read(folder, **known)
     with about(folder):
-        method = find("methods", stored.manifest["method"]["name"])
-    refuse(method)
+        refuse(find("methods", stored.manifest["method"]["name"]))
     home = given or _recorded(stored.manifest["backbone"])
     key = tuple((file, digest) for file, digest in stored.exports.items() if file != adapter_file.PEFT_CONFIG)
     shared = share and bool(key)

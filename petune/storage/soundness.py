@@ -72,7 +72,7 @@ def _lora(stored: Stored, source: str) -> None:
         raise AdapterFileError(f"{source}: rank={rank!r}, ranks={ranks!r}.", expected="A whole number and a mapping.")
     if alpha is not None and (type(alpha) not in (int, float) or not math.isfinite(alpha) or alpha <= 0):
         raise AdapterFileError(f"{source}: alpha={alpha!r}.", expected="A positive number, or null.")
-    largest = max([int(t["lora_A"].shape[0]) for t in stored.layers.values() if "lora_A" in t], default=0)
+    largest = max([len(t["lora_A"]) for t in stored.layers.values() if "lora_A" in t and t["lora_A"].ndim], default=0)
     if not 1 <= rank <= max(_USUAL, largest):  # sites without tensors would be built with it before they are missed
         raise AdapterFileError(
             f"{source}: rank={rank!r}.", expected=f"1 to {max(_USUAL, largest)}, as the tensors are."
