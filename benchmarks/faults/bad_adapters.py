@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.faults import bad_configs, bad_container, bad_files, bad_manifests, bad_tensors
 from benchmarks.faults.adapter_folder import Kind
-from benchmarks.faults.judging import Bench, Verdict, good_folders, judged
+from benchmarks.faults.judging import IDS, Bench, Verdict, good_folders
 from petune import Tuner
 
 COUNT = 1_000
@@ -78,8 +78,6 @@ def loaded_good(bench: Bench) -> dict[str, bool]:
 
 
 def _answer(bench: Bench, name: str, load: Callable[[], Any]) -> torch.Tensor:
-    from benchmarks.faults.judging import IDS
-
     load()
     with torch.no_grad():
         logits: torch.Tensor = bench.model(input_ids=IDS, attention_mask=(IDS != 0).long(), route=name).logits
@@ -114,6 +112,3 @@ def _counted(cases: list[Case]) -> dict[str, int]:
         "code executed": sum(case.verdict.executed for case in cases),
         "live output changed": sum(case.verdict.changed for case in cases),
     }
-
-
-__all__ = ["COUNT", "Case", "catalogue", "judged", "loaded_good", "run", "tried"]

@@ -151,7 +151,7 @@ def _state(folder: Path) -> list[tuple[int, int, int] | None]:
         try:
             status = (folder / name).stat()
             found.append((status.st_ino, status.st_mtime_ns, status.st_size))
-        except OSError:
+        except (OSError, ValueError):  # not there, or no path at all
             found.append(None)
     return found
 
