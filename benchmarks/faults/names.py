@@ -22,7 +22,8 @@ from tests import tiny
 
 GOOD = (
     "default", "sst2-v1", "a b", "a.b", "..a", "a..", ".hidden", "-x", "keys", "values", "pop", "items", "weight",
-    "bias", "training", "forward", "encoder", "query", "0", "lora_A", "lora_B", "base_layer", "classifier", "modules_to_save",
+    "bias", "training", "forward", "encoder", "query", "0", "lora_A", "lora_B", "base_layer", "classifier",
+    "modules_to_save",
     "None", "null", "true", "CON", "NUL", "con.txt", "self", "__class__", "__init__", "état", "стиль", "名前", "😀",
     unicodedata.normalize("NFD", "état"), "n" * 255, "%2e%2e", "$HOME", "a;b", "~", "*", "a:b",
 )  # fmt: skip

@@ -113,7 +113,7 @@ def test_a_method_without_tensors_is_none(tmp_path: Path, method: str) -> None:
 def test_a_size_of_the_long_tail_is_bounded_by_its_tensors(tmp_path: Path, config: Any) -> None:
     """peft would ask for that memory before it looks at the tensors."""
     manifest = {**making.small().manifest, "method": {"name": "peft", "knobs": {"config": config}}}
-    with pytest.raises(AdapterFileError, match="At most 4096|peft's configuration"):
+    with pytest.raises(AdapterFileError, match=r"At most 4096|peft's configuration"):
         write(tmp_path, Stored(manifest, {"": {"model.q.x": torch.ones(2)}}, {}))
 
 
