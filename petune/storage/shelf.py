@@ -99,11 +99,15 @@ def take(
     home = given or _recorded(stored.manifest["backbone"])
     key = tuple((file, digest) for file, digest in stored.exports.items() if file != adapter_file.PEFT_CONFIG)
     shared = share and bool(key)
-    # In a box, because None (no tokenizer was saved) is an answer too.
     with about(folder):
         adapter = unpack(stored, home, name)
     open_it = functools.partial(_tokenizer, folder, adapter.task)
-    tokenizer = remembered(home.built, key, lambda: [open_it()])[0] if shared else open_it()
+    try:
+        # In a box, because None (no tokenizer was saved) is an answer too.
+        tokenizer = remembered(home.built, key, lambda: [open_it()])[0] if shared else open_it()
+    except BaseException:
+        adapter.body.detach()
+        raise
     return Taken(adapter, home, tokenizer, [] if share else _history(folder))
 
 
