@@ -171,7 +171,11 @@ def _split(
             head[plain] = tensor
         else:
             own[name] = tensor
-    lone = next((module for module in said.get("modules_to_save") or () if not any(_owns(module, n) for n in head)), "")
+    # peft itself adds `classifier` and `score` for its tasks, whichever of them the model has.
+    named = [
+        module for module in said.get("modules_to_save") or () if module not in ("classifier", "score") or not head
+    ]
+    lone = next((module for module in named if not any(_owns(module, name) for name in head)), "")
     if lone:
         raise AdapterFileError(
             f"{source}: modules_to_save names {lone!r}, but the folder holds no tensor of it.",
