@@ -77,7 +77,8 @@ class Chart:
     def bytes_of(self, file: str) -> bytes | None:
         """A file's bytes; what keeps it from being read is noted."""
         try:
-            return container.read_bytes(self.folder / file)
+            limit = container.MAX_FILE_BYTES if file.endswith(".safetensors") else container.MAX_HEADER_BYTES
+            return container.read_bytes(self.folder / file, limit=limit)
         except AdapterFileError as error:
             self.refusal("unreadable", file, error)
         except OSError as error:  # a folder of that name

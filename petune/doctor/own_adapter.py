@@ -12,7 +12,7 @@ from petune import lookup
 from petune.doctor import exports, tensors
 from petune.doctor.chart import Chart
 from petune.errors import AdapterFileError, PetuneError
-from petune.storage import adapter_file, container, layout, manifest, soundness, strict_json
+from petune.storage import adapter_file, container, layout, manifest, migrations, soundness, strict_json
 from petune.storage.stored import Stored
 
 FILE = adapter_file.ADAPTER
@@ -62,7 +62,8 @@ def _said(chart: Chart, metadata: Mapping[str, str]) -> dict[str, Any] | None:
 
 def _checked(chart: Chart, named: Mapping[str, Tensor], said: dict[str, Any]) -> Stored | None:
     """Every check of the loader by itself; the adapter, as far as it can be put together."""
-    newer = type(said.get("schema")) is int and said["schema"] > manifest.SCHEMA
+    newer = type(said.get("schema")) is int and said["schema"] > migrations.SCHEMA
+    said = migrations.migrated(said)
     try:
         manifest.validate(said, source=f"The manifest in {FILE}")
     except AdapterFileError as error:

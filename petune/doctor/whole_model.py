@@ -9,7 +9,7 @@ from typing import Any
 
 from petune.doctor.chart import Chart
 from petune.errors import AdapterFileError
-from petune.storage import container, full_facts, manifest, strict_json
+from petune.storage import container, full_facts, manifest, migrations, strict_json
 
 CONFIG, INDEX = "config.json", "model.safetensors.index.json"
 
@@ -26,10 +26,10 @@ def examine_own(chart: Chart) -> None:
     made = chart.json_of(full_facts.FACTS)
     if made is not None:
         source = str(chart.folder / full_facts.FACTS)
-        newer = type(made.get("schema")) is int and made["schema"] > manifest.SCHEMA
+        newer = type(made.get("schema")) is int and made["schema"] > migrations.SCHEMA
         try:
             # The digest of the weights stands beside the manifest.
-            manifest.validate({key: value for key, value in made.items() if key != "weights_sha256"}, source=source)
+            manifest.validate(migrations.migrated(made), source=source, beside=("weights_sha256",))
         except AdapterFileError as error:
             chart.refusal("newer-schema" if newer else "bad-manifest", full_facts.FACTS, error)
         else:

@@ -214,7 +214,7 @@ def _edited(
         ({"lora_dropout": "x"}, "lora_dropout"),
         ({"target_modules": ["query"]}, "no target"),
         ({"target_modules": ["query", "value", "quary"]}, "query"),
-        ({"target_modules": 7}, "list of names"),
+        ({"target_modules": 7}, "target_modules' is a int"),
         ({"rank_pattern": {"(a+)+$": 2}}, "regular expressions"),
         ({"modules_to_save": [3]}, "names"),
         ({"task_type": None, "modules_to_save": None}, "no head"),
@@ -262,7 +262,7 @@ SITE = "base_model.model.bert.encoder.layer.1.attention.self.value"
         (lambda t: t.update({f"{SITE}.lora_A.weight": torch.ones(3, 32)}), "do not fit"),
         (lambda t: t[f"{SITE}.lora_A.weight"].fill_(float("nan")), "NaN"),
         (lambda t: t.update({f"{SITE}.lora_A.weight": torch.ones(2, 32, dtype=torch.int8)}), "do not fit"),
-        (lambda t: [t.pop(name) for name in list(t) if "classifier" in name], "no classification head"),
+        (lambda t: [t.pop(name) for name in list(t) if "classifier" in name], "no classification head|names 'classifier'"),
         (lambda t: [t.pop(name) for name in list(t) if "lora" in name], "no LoRA factors"),
     ],
 )
