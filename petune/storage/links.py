@@ -31,7 +31,10 @@ def check(folder: Path) -> None:
             path = Path(entry.path)
             if entry.is_symlink():
                 _check_link(path, home, _blobs(folder))
-            mode = path.stat().st_mode
+            try:
+                mode = path.stat().st_mode
+            except FileNotFoundError:  # a writer's temporary file, that is gone again
+                continue
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
                 raise AdapterFileError(
                     f"{path} is no regular file.",
@@ -44,6 +47,8 @@ def _check_link(path: Path, home: Path, blobs: Path | None) -> None:
     try:
         target = path.resolve(strict=True)
     except (OSError, RuntimeError) as error:  # nowhere, or in a circle
+        if not os.path.lexists(path):
+            return  # a writer has put a file in its place
         raise AdapterFileError(
             f"{path} is a link to {os.readlink(path)!r}, which is not there.",
             expected="The file itself.",

@@ -51,3 +51,18 @@ def test_the_folder_itself_may_be_reached_by_a_link(tmp_path: Path) -> None:
     folder = write(tmp_path / "it", making.small())
     (tmp_path / "link").symlink_to(folder)
     assert read(tmp_path / "link").manifest["name"] == "small"
+
+
+def test_a_file_that_is_gone_again_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer's temporary file may vanish between the look at the folder and the look at the file."""
+    folder = write(tmp_path / "it", making.small())
+    (folder / ".petune-1-00000000.tmp").write_bytes(b"")
+    plain = Path.stat
+
+    def vanishing(path: Path, **given: bool) -> object:
+        if path.suffix == ".tmp":
+            path.unlink()
+        return plain(path, **given)
+
+    monkeypatch.setattr(Path, "stat", vanishing)
+    links.check(folder)

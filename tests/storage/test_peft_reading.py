@@ -262,7 +262,7 @@ SITE = "base_model.model.bert.encoder.layer.1.attention.self.value"
         (lambda t: t.update({f"{SITE}.lora_A.weight": torch.ones(3, 32)}), "do not fit"),
         (lambda t: t[f"{SITE}.lora_A.weight"].fill_(float("nan")), "NaN"),
         (lambda t: t.update({f"{SITE}.lora_A.weight": torch.ones(2, 32, dtype=torch.int8)}), "do not fit"),
-        (lambda t: [t.pop(name) for name in list(t) if "classifier" in name], "no classification head|names 'classifier'"),
+        (lambda t: [t.pop(name) for name in list(t) if "classifier" in name], "no classification head|names 'clas"),
         (lambda t: [t.pop(name) for name in list(t) if "lora" in name], "no LoRA factors"),
     ],
 )
