@@ -15,8 +15,10 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from petune.errors import AdapterFileError
+from petune.errors import AdapterFileError, PetuneError
 
+_PORTION = 1 << 26
+"""Bytes that are handed to the system at once; it takes no more than 2 GB."""
 _TEMPORARY = re.compile(r"\.petune-(\d+)-[0-9a-f]{8}\.tmp")
 
 
@@ -54,7 +56,7 @@ def write_files(folder: str | Path, files: dict[str, bytes]) -> None:
     try:
         for name, data in files.items():
             staged.append((_temporary(folder), folder / name))
-            _stage(staged[-1][0], data)
+            stage(staged[-1][0], data)
         for temporary, final in staged:
             os.replace(temporary, final)
     except OSError as error:
@@ -70,14 +72,18 @@ def write_files(folder: str | Path, files: dict[str, bytes]) -> None:
 
 
 def make_folder(folder: str | Path) -> Path:
-    """The folder, made with its parents if it is not there.
+    """The folder, made with its parents if it is not there; what was made is on the disk before anything in it is.
 
     Raises:
         AdapterFileError: when it cannot be made, or is a file.
     """
     folder = Path(folder)
     try:
+        missing = [place for place in (folder, *folder.parents) if not place.is_dir()]
         folder.mkdir(parents=True, exist_ok=True)
+        for place in reversed(missing):
+            with contextlib.suppress(PermissionError):  # a folder above that may be entered and not be listed
+                sync_folder(place.parent)
     except OSError as error:
         raise _refusal(folder, error) from error
     return folder
@@ -96,7 +102,11 @@ def sync_folder(folder: str | Path) -> None:
 
 def sweep(folder: str | Path) -> None:
     """Removes the temporary files that killed writers left behind; those of living processes stay."""
-    for path in Path(folder).iterdir():
+    try:
+        there = list(Path(folder).iterdir())
+    except OSError:  # a courtesy: what cannot be looked through will be told by the write
+        return
+    for path in there:
         match = _TEMPORARY.fullmatch(path.name)
         if match and not _alive(int(match[1])):
             with contextlib.suppress(OSError):
@@ -104,46 +114,63 @@ def sweep(folder: str | Path) -> None:
 
 
 @contextlib.contextmanager
-def only_writer(folder: str | Path) -> Iterator[None]:
+def only_writer(folder: str | Path, refusal: type[PetuneError] = AdapterFileError) -> Iterator[None]:
     """Holds the folder against other writers, in this process and others, while the block runs.
 
+    The system gives the lock back when the process ends, however it ends.
+
+    Args:
+        refusal: the error to raise.
+
     Raises:
-        AdapterFileError: when another writer holds it.
+        AdapterFileError: when another writer holds it, or it cannot be opened.
     """
     try:
         import fcntl
     except ImportError:  # Windows: a rename over an open file fails there, which is the same protection
         yield
         return
-    handle = os.open(folder, os.O_RDONLY)
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise _refusal(Path(folder), error, refusal) from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        os.close(handle)
-        if error.errno not in (errno.EAGAIN, errno.EACCES):
-            raise _refusal(Path(folder), error) from error
-        raise AdapterFileError(
-            f"Another process or thread is writing to {folder}.",
-            expected="One writer at a time.",
-            fix="Wait for it to end, or save to another folder.",
-        ) from None
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            os.close(handle)
+            raise refusal(
+                f"Another process or thread is writing to {folder}.",
+                expected="One writer at a time.",
+                fix="Wait for it to end, or save to another folder.",
+            ) from None
+        # Some network file systems have no locks; that is no reason not to save.
+        warnings.warn(f"{folder} cannot be locked ({_named(error)}): see that nobody else writes to it.", stacklevel=3)
     try:
         yield
     finally:
-        os.close(handle)  # gives the lock back
+        with contextlib.suppress(OSError):
+            os.close(handle)  # gives the lock back
+
+
+def stage(path: Path, data: bytes) -> None:
+    """Writes a file that is not there yet and waits until its bytes are on the disk; the mode follows the umask.
+
+    Raises:
+        OSError: as the system gives it; what was written of the file is still there.
+    """
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(handle, view[:_PORTION]) :]
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _temporary(folder: Path) -> Path:
     return folder / f".petune-{os.getpid()}-{secrets.token_hex(4)}.tmp"
-
-
-def _stage(path: Path, data: bytes) -> None:
-    # Mode 0666 is cut down by the umask, as for any file that a program creates.
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _alive(pid: int) -> bool:
@@ -163,7 +190,7 @@ def _named(error: OSError) -> str:
     return f"{code}: {os.strerror(error.errno)}" if error.errno else str(error)
 
 
-def _refusal(path: Path, error: OSError) -> AdapterFileError:
+def _refusal(path: Path, error: OSError, refusal: type[PetuneError] = AdapterFileError) -> PetuneError:
     """The error for an operating-system error; its number stays in the message."""
     fixes = {
         errno.ENOSPC: "Free some disk space and save again.",
@@ -174,7 +201,7 @@ def _refusal(path: Path, error: OSError) -> AdapterFileError:
         errno.EEXIST: "Give a folder, not a file.",
         errno.ENOTDIR: "Give a folder, not a file.",
     }
-    return AdapterFileError(
+    return refusal(
         f"{path} could not be written ({_named(error)}, errno {error.errno}).",
         expected="What was there before is unchanged.",
         fix=fixes.get(error.errno or 0, "Save to another folder."),

@@ -1,19 +1,22 @@
 """Paused runs on disk: immutable folders that are either whole or invisible.
 
     output_dir/
-    └── checkpoint-00000012/        12 optimizer steps are done
-        ├── state.safetensors       every tensor of the run
-        └── state.json              everything else, and the digests of both
+    ├── checkpoint-00000012/        12 optimizer steps are done
+    │   ├── state.safetensors       every tensor of the run
+    │   └── state.json              everything else, and size and digest of both
+    ├── checkpoint-00000010.broken/ was found damaged and passed over; nothing reads it
+    └── latest                      the name of the newest, and the digest of its state.json
 
-A folder is written under a temporary name, flushed to the disk and then renamed: the rename is the commit. Nothing here
-is a pickle. What the tensors and the state mean is the business of `petune.training.resume`.
+A folder is written under a temporary name, flushed to the disk and then renamed: the rename is the commit. It is never
+changed again: the same step written anew is `checkpoint-00000012-2`. What is newest is seen by the names; `latest`
+tells when that one has been lost. Nothing here is a pickle. What the tensors and the state mean is the business of
+`petune.training.resume`; that there is one writer is seen to by `petune.storage.atomic.only_writer`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import warnings
@@ -25,12 +28,18 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from petune.errors import CheckpointError
-from petune.storage.atomic import sync_folder
+from petune.errors import AdapterFileError, CheckpointError
+from petune.storage.atomic import make_folder, stage, sync_folder, write_file
 
 SCHEMA = 1
-TENSORS, STATE = "state.safetensors", "state.json"
-_NAME = re.compile(r"checkpoint-(\d{8,})")
+TENSORS, STATE, LATEST = "state.safetensors", "state.json", "latest"
+_NAME = re.compile(r"checkpoint-(\d{8,})(?:-(\d+))?")
+_TRIES = 20
+"""Times that a reader looks again when the checkpoint was retired under its eyes."""
+
+
+class OtherSchemaError(CheckpointError):
+    """A checkpoint that is whole, but of another petune: no reason to take an older one."""
 
 
 class Checkpoint(NamedTuple):
@@ -43,36 +52,36 @@ class Checkpoint(NamedTuple):
 
 
 def write(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any], *, keep_last: int) -> Path:
-    """Writes `checkpoint-<step>` into `folder`, then drops all but the newest `keep_last`.
+    """Writes `checkpoint-<step>` into `folder`; once it reads back whole, drops all but the newest `keep_last`.
 
     Raises:
         CheckpointError: when the disk refuses; what was there before is then still there.
     """
-    final = folder / f"checkpoint-{step:08d}"
+    final = _free(folder, f"checkpoint-{step:08d}")
     temporary = folder / f".{final.name}.tmp"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         for stale in folder.glob(".checkpoint-*.tmp"):
             shutil.rmtree(stale)
         temporary.mkdir()
         content = safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()})
-        _flush(temporary / TENSORS, content)
-        _flush(temporary / STATE, _sealed(step, state, content))
+        sealed = _sealed(step, state, content)
+        stage(temporary / TENSORS, content)
+        stage(temporary / STATE, sealed)
         sync_folder(temporary)
-        if final.exists():  # a damaged one that was not resumed from
-            final.rename(temporary.with_name(f".{final.name}.old.tmp"))
         temporary.rename(final)
-    except OSError as error:
+    except (OSError, AdapterFileError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise CheckpointError(
-            f"The checkpoint {final} could not be written: {error}.",
-            expected="Earlier checkpoints are untouched.",
-            fix="Make room or check the permissions, then pass resume='auto'.",
-        ) from error
+        raise _unwritten(final, str(error)) from error
+    pointer = json.dumps({"checkpoint": final.name, "sha256": _digest(sealed)}) + "\n"
     try:
         sync_folder(folder)
-    except OSError as error:  # the rename has happened: this is no failed save any more
-        warnings.warn(f"{final} is written, but the disk did not confirm it ({error}).", stacklevel=2)
+        write_file(folder / LATEST, pointer.encode())
+    except (OSError, AdapterFileError) as error:  # the rename has happened: this is no failed save any more
+        told = f"{final} is written, but the disk did not confirm it ({error}). Older checkpoints are kept."
+        warnings.warn(told, stacklevel=2)
+        return final
+    _require_whole(final, content, sealed)
     _drop(folder, keep_last)
     return final
 
@@ -94,41 +103,123 @@ def read(path: Path) -> Checkpoint:
     return Checkpoint(path, header["step"], tensors, state)
 
 
-def newest(folder: Path) -> Checkpoint | None:
+def newest(folder: Path, *, set_aside: bool = False) -> Checkpoint | None:
     """The newest whole checkpoint of a folder, or None when it holds none at all.
 
-    A damaged one is passed over with a warning that names it.
+    A damaged one is passed over with a warning that names its file. One that a writer retires meanwhile is none of
+    these: the folder is looked through again.
+
+    Args:
+        set_aside: rename the damaged ones to `*.broken`, so that they are told once; for the folder's writer.
 
     Raises:
-        CheckpointError: when there are checkpoints and none is whole.
+        CheckpointError: when there are checkpoints and none is whole, or the newest one is of another petune.
     """
-    there = found(folder)
-    for path in reversed(there):
-        try:
-            return read(path)
-        except CheckpointError as error:
-            last = error
-            warnings.warn(f"{error.what} The one before it is tried.", RuntimeWarning, stacklevel=2)
+    for _ in range(_TRIES):
+        there, damaged = found(folder), []
+        for path in reversed(there):
+            try:
+                whole = read(path)
+            except OtherSchemaError:
+                raise
+            except CheckpointError as error:
+                if not path.is_dir():
+                    break
+                damaged.append((path, error))
+                continue
+            _tell(damaged, set_aside)
+            _tell_lost(folder, whole)
+            return whole
+        else:
+            break
     if there:
+        for _, damage in damaged:
+            warnings.warn(damage.what, RuntimeWarning, stacklevel=2)
         raise CheckpointError(
             f"None of the {len(there)} checkpoints in {folder} is whole.",
-            expected=last.what,
+            expected=damaged[-1][1].what if damaged else "They were retired faster than they could be read.",
             fix="Remove them to start afresh, or pass resume=None with another output_dir.",
         )
+    _tell_lost(folder, None)
     return None
 
 
 def found(folder: Path) -> list[Path]:
-    """The checkpoint folders in `folder`, oldest first; temporary ones do not count."""
+    """The checkpoint folders in `folder`, oldest first; temporary and broken ones do not count."""
     if not folder.is_dir():
         return []
     named = [(match, path) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name)) and path.is_dir()]
-    return [path for _, path in sorted(named, key=lambda pair: int(pair[0][1]))]
+    return [path for _, path in sorted(named, key=lambda pair: _order(pair[0]))]
 
 
 def is_checkpoint(path: Path) -> bool:
     """Whether a path is itself a checkpoint folder (and not the folder that holds them)."""
     return (path / STATE).is_file() or (path / TENSORS).is_file()
+
+
+def _order(match: re.Match[str]) -> tuple[int, int]:
+    """Step, then how often that step was written."""
+    return int(match[1]), int(match[2] or 1)
+
+
+def _free(folder: Path, name: str) -> Path:
+    """`folder/name`, or with the first number that is not taken."""
+    path, number = folder / name, 1
+    while path.exists():
+        number += 1
+        path = folder / f"{name}-{number}"
+    return path
+
+
+def _tell(damaged: list[tuple[Path, CheckpointError]], set_aside: bool) -> None:
+    """Warns of each damaged checkpoint, of which a whole one stands behind."""
+    for path, error in damaged:
+        told = f"{error.what} The one before it is taken."
+        if set_aside:
+            broken = _free(path.parent, f"{path.name}.broken")
+            try:
+                path.rename(broken)
+                told += f" It is now {broken.name}."
+            except OSError:
+                told += " It could not be renamed, and stays."
+        warnings.warn(told, RuntimeWarning, stacklevel=3)
+
+
+def _tell_lost(folder: Path, whole: Checkpoint | None) -> None:
+    """Warns when the checkpoint that was the newest is not there at all, not even damaged."""
+    path = folder / LATEST
+    if not path.exists():
+        return
+    try:
+        name = str(json.loads(_bytes(path))["checkpoint"])
+        last = _NAME.fullmatch(name)
+    except (CheckpointError, ValueError, KeyError, TypeError, RecursionError):
+        last = None
+    if last is None:
+        warnings.warn(f"{path} is damaged; the checkpoints were looked through without it.", RuntimeWarning, 3)
+        return
+    match = _NAME.fullmatch(whole.path.name) if whole else None
+    gone = match is None or _order(match) < _order(last)
+    if gone and not (folder / name).exists() and not (folder / f"{name}.broken").exists():
+        then = f"{whole.path.name} is taken" if whole else "the run starts afresh"
+        warnings.warn(f"{path} names {name}, which is not there any more; {then}.", RuntimeWarning, stacklevel=3)
+
+
+def _require_whole(final: Path, content: bytes, sealed: bytes) -> None:
+    """Reads a checkpoint back before older ones may go.
+
+    Raises:
+        CheckpointError: when it is not what was written; it is set aside.
+    """
+    for name, written in ((TENSORS, content), (STATE, sealed)):
+        try:
+            same = (final / name).read_bytes() == written
+        except OSError:
+            same = False
+        if not same:
+            broken = _free(final.parent, f"{final.name}.broken")
+            final.rename(broken)
+            raise _unwritten(final, f"{broken / name} does not read back as it was written")
 
 
 def _drop(folder: Path, keep_last: int) -> None:
@@ -161,13 +252,14 @@ def _opened(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         schema = header["schema"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _damaged(path, f"it does not parse ({type(error).__name__})") from error
+    sealed = _digest((json.dumps(header) + json.dumps(state)).encode()) == seal
     if schema != SCHEMA:
-        raise CheckpointError(
+        raise (OtherSchemaError if sealed else CheckpointError)(
             f"The checkpoint {path.parent} has schema {schema!r}.",
             expected=f"This petune reads schema {SCHEMA}.",
             fix="Resume with the petune that wrote it.",
         )
-    if _digest((json.dumps(header) + json.dumps(state)).encode()) != seal:
+    if not sealed:
         raise _damaged(path, "its content is not what was written")
     return header, state
 
@@ -187,12 +279,13 @@ def _damaged(path: Path, why: str) -> CheckpointError:
     )
 
 
+def _unwritten(final: Path, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"The checkpoint {final} could not be written: {why.rstrip('.')}.",
+        expected="Earlier checkpoints are untouched.",
+        fix="Make room or check the permissions, then pass resume='auto'.",
+    )
+
+
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _flush(path: Path, content: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())

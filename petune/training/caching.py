@@ -7,6 +7,7 @@ processes decide alike: each step that may fail is agreed on before the next one
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 import time
@@ -23,6 +24,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 
 from petune.config import TrainConfig
 from petune.errors import ConfigError
+from petune.storage import strict_json
 from petune.storage.packing import identity
 from petune.storage.trunk_file import Shelf
 from petune.training.cacheable import NothingToCacheError, UnfitError, estimated_bytes, prove, refuse
@@ -49,11 +51,13 @@ class Caching(NamedTuple):
         cache: filled; None: there is none.
         notice: what the report says; empty: nothing.
         seconds: that filling took.
+        identity: a digest of what decides the states besides the rows; empty without a cache.
     """
 
     cache: TrunkCache | None = None
     notice: str = ""
     seconds: float = 0.0
+    identity: str = ""
 
 
 NO_CACHE = Caching()
@@ -86,7 +90,8 @@ class Caches:
                 ) from reason
             told = "" if isinstance(reason, NothingToCacheError) else f"The trunk is not cached: {reason}"
             return Caching(notice=told)
-        return Caching(cache, notice, time.perf_counter() - began)
+        decided = strict_json.dumps(self._identity(trainee)).encode()
+        return Caching(cache, notice, time.perf_counter() - began, hashlib.sha256(decided).hexdigest())
 
     def _filled(self, trainee: Trainee) -> tuple[TrunkCache, str]:
         learner, config, accelerator = trainee.learner, trainee.config, self.accelerator

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from petune.errors import CheckpointError
 from petune.storage.strict_json import nulled
 from petune.training.report import TrainReport
 
@@ -61,22 +64,37 @@ class HistoryWriter(Callback):
         self._file: IO[str] | None = None
 
     def on_start(self, start: RunStart) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self.path.with_name(".history.jsonl.tmp")
-        fresh.write_text("".join(map(_line, start.history)), encoding="utf-8")
-        os.replace(fresh, self.path)
-        self._file = self.path.open("a", encoding="utf-8")
+        with self._telling():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            fresh = self.path.with_name(".history.jsonl.tmp")
+            fresh.write_text("".join(map(_line, start.history)), encoding="utf-8")
+            os.replace(fresh, self.path)
+            self._file = self.path.open("a", encoding="utf-8")
 
     def on_step(self, row: Row) -> None:
         assert self._file is not None
-        self._file.write(_line(row))
-        self._file.flush()
+        with self._telling():
+            self._file.write(_line(row))
+            self._file.flush()
 
     on_evaluate = on_step
 
     def on_end(self, report: TrainReport | None) -> None:
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # what could not be written was told when it was tried
+                self._file.close()
+
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Raises CheckpointError, with the path, in place of OSError."""
+        try:
+            yield
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.path} could not be written: {error}.",
+                expected="Checkpoints are untouched.",
+                fix="Make room or check the permissions, then pass resume='auto'.",
+            ) from error
 
 
 def _line(row: Row) -> str:

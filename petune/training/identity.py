@@ -72,7 +72,8 @@ def refuse_other_run(then: Mapping[str, Any], now: Mapping[str, Any], path: Path
 
 def versions() -> dict[str, str]:
     """What the bits of a run depend on besides its settings."""
-    return {"torch": torch.__version__, "numpy": np.__version__, "machine": platform.machine()}
+    threads = str(torch.get_num_threads())
+    return {"torch": torch.__version__, "numpy": np.__version__, "machine": platform.machine(), "threads": threads}
 
 
 def fingerprint(examples: Sequence[Example] | None) -> str | None:

@@ -28,6 +28,7 @@ from petune.training.batches import MicroBatch
 from petune.training.caching import Caches
 from petune.training.callbacks import Callback
 from petune.training.conclusion import conclude
+from petune.training.holding import holding
 from petune.training.memory import MemoryMeter, bytes_of
 from petune.training.optimizer import make_optimizer, rate_share, set_rate
 from petune.training.ranks.agreement import agree_on_adapter, agree_on_run
@@ -37,6 +38,7 @@ from petune.training.report import TrainReport
 from petune.training.resume import go_on, save_if_due
 from petune.training.run import Run
 from petune.training.shortcuts import shortcuts
+from petune.training.signals import leaving_cleanly
 from petune.training.trainee import Trainee, agreed, refuse_several_processes
 from petune.training.watching import watchers
 
@@ -85,6 +87,7 @@ def train_together(
     Raises:
         TrainingError, CheckpointError, ConfigError: as `train`. A figure that is not finite ends its own run only, and
             its error is returned.
+        KeyboardInterrupt, SystemExit: after Ctrl-C or SIGTERM, once the running step is done and saved.
     """
     config, checked = agreed(trainees), [trainee.checked() for trainee in trainees]
     runs: list[Run] = []
@@ -94,6 +97,7 @@ def train_together(
         refuse_unsharded(trainees, accelerator)
         stack.enter_context(watched(accelerator, config, lambda: _place(runs)))
         agree_on_run(accelerator, trainees[0], resume)
+        stack.enter_context(holding(trainees, accelerator))
         for trainee in trainees:
             trainee.learner.place(accelerator.device)
         alone = len(trainees) == 1
@@ -114,11 +118,12 @@ def train_together(
         go_on(runs, resume)
         for run in runs:
             stack.callback(run.close)
+        leaving = stack.enter_context(leaving_cleanly(runs, accelerator))
         for run in runs:
             agree_on_adapter(run, "before the first step")
             run.start()
         first, going = runs[0].step + 1, runs
-        while going := [run for run in going if not _is_concluded(run)]:
+        while going := leaving.ahead([run for run in going if not _is_concluded(run)]):
             for run in forward_and_backward(going, alone=len(runs) == 1):
                 with run.guarded():
                     take_step(run)

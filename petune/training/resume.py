@@ -22,6 +22,7 @@ from torch import Tensor
 from petune.errors import CheckpointError, ConfigError
 from petune.storage import checkpoint as storage
 from petune.storage.checkpoint import Checkpoint
+from petune.training.holding import common
 from petune.training.identity import identity_of, refuse_other_run, versions
 from petune.training.ledger import require_finite
 from petune.training.ranks.agreement import agree_on_adapter, together
@@ -35,15 +36,19 @@ Tensors = dict[str, Tensor]
 
 
 def save_if_due(run: Run) -> None:
-    """Writes a checkpoint every `save_every` steps and at the end of the run. Every process must call it.
+    """Writes a checkpoint every `save_every` steps and at the end of the run; see `save`."""
+    every = run.config.save_every
+    if every is not None and (run.step % every == 0 or run.is_over):
+        save(run)
+
+
+def save(run: Run) -> None:
+    """Writes a checkpoint of a run that is between two steps. Every process must call it.
 
     Raises:
         DivergedError: rather than save weights that are not finite.
         CheckpointError: when the disk refuses.
     """
-    every = run.config.save_every
-    if every is None or (run.step % every and not run.is_over):
-        return
     run.settle()
     with run.watch.a_break():
         require_finite(run.learner.parameters(), run.step, run.rate)
@@ -55,6 +60,7 @@ def save_if_due(run: Run) -> None:
             storage.write(folder, run.step, tensors, _state(run, training), keep_last=run.config.keep_last)
 
         together(run.accelerator, write if main else lambda: None)
+    run.saved_at = run.step
     run.ledger.restart_clock()
 
 
@@ -76,13 +82,16 @@ def go_on(runs: Sequence[Run], resume: str | Path | None) -> None:
 
 
 def _go_on(run: Run, resume: str | Path | None) -> None:
-    checkpoint = find(resume, run.config.output_dir, saves=run.config.save_every is not None)
+    config = run.config
+    checkpoint = common(run.accelerator, lambda: find(resume, config.output_dir, saves=config.save_every is not None))
     if checkpoint is None:
         return
     kept = checkpoint.state
     refuse_other_run(kept["identity"], identity_of(run), checkpoint.path)
     best = reinstate_training(checkpoint, run.learner, run.optimizer, run.accelerator)
     run.step, run.history, run.rate = kept["step"], kept["history"], kept["learning_rate"]
+    if config.output_dir is not None and checkpoint.path.parent == Path(config.output_dir):
+        run.saved_at = run.step
     run.tokens, run.real_here, run.positions_here = kept["tokens"]
     run.watch.go_on_from(kept["seconds"])
     if run.selection is not None:
@@ -92,6 +101,8 @@ def _go_on(run: Run, resume: str | Path | None) -> None:
     fresh += go_on_in_other_processes(run, kept["identity"]["processes"], len(kept["training"]["rng"]))
     if kept["trunk_cached"] != (run.cache is not None):
         fresh.append("The trunk was cached before the stop or is now, and not both: the last bits may differ.")
+    elif run.cache is not None and kept["trunk"] != run.trunk_identity:
+        fresh.append("The cached trunk is not computed as it was before the stop: the last bits may differ.")
     run.notices = [*kept["notices"], *fresh, f"Resumed after step {run.step} from {checkpoint.path.name}."]
     if (then := kept["training"]["versions"]) != versions():
         run.notices.append(f"The checkpoint was written with {then}, now {versions()}: the last bits may differ.")
@@ -109,6 +120,7 @@ def _state(run: Run, training: Mapping[str, Any]) -> dict[str, Any]:
         "selection": run.selection.to_json() if run.selection else None,
         "good_step": run.good_step,
         "trunk_cached": run.cache is not None,
+        "trunk": run.trunk_identity,
         "notices": run.notices,
         "identity": identity_of(run),
         "training": training,
@@ -124,21 +136,22 @@ def find(resume: str | Path | None, output_dir: str | Path | None, *, saves: boo
         saves: whether this run will write checkpoints.
 
     Raises:
-        CheckpointError: a path without a whole checkpoint; or a fresh run that would mix its own with older ones.
+        CheckpointError: a path without a whole checkpoint; or a run that would mix its own with those of another.
         ConfigError: `"auto"` without `output_dir`.
     """
-    if resume is None:
-        if saves and output_dir is not None and (there := storage.found(Path(output_dir))):
-            raise CheckpointError(
-                f"{output_dir} already holds {there[-1].name} of an earlier run.",
-                expected="A fresh run does not mix its checkpoints with others.",
-                fix="Pass resume='auto' to go on with it, or another output_dir, or remove the checkpoints.",
-            )
-        return None
     if resume == "auto":
         if output_dir is None:
             raise ConfigError("resume='auto' needs a folder to look into.", fix="Pass TrainConfig(output_dir=...).")
-        return storage.newest(Path(output_dir))
+        return storage.newest(Path(output_dir), set_aside=True)
+    elsewhere = resume is None or not Path(resume).resolve().is_relative_to(Path(output_dir or "").resolve())
+    if saves and elsewhere and output_dir is not None and (there := storage.found(Path(output_dir))):
+        raise CheckpointError(
+            f"{output_dir} already holds {there[-1].name} of an earlier run.",
+            expected="A run does not mix its checkpoints with those of another.",
+            fix="Pass resume='auto' to go on with it, or another output_dir, or remove the checkpoints.",
+        )
+    if resume is None:
+        return None
     path = Path(resume)
     checkpoint = storage.read(path) if storage.is_checkpoint(path) else storage.newest(path)
     if checkpoint is None:

@@ -56,10 +56,11 @@ class Run:
         self.callbacks = [*own, *trainee.callbacks] if accelerator.is_main_process else []
         device, weights = accelerator.device, checked.class_weights
         self.class_weight = torch.tensor(list(weights.values()), device=device) if weights else None
-        self.step, self.rate = 0, 0.0
+        self.step, self.rate, self.saved_at = 0, 0.0, 0
+        self.is_mid_step = False
         self.tokens = self.real_here = self.positions_here = 0
         self.history: list[Row] = []
-        self.cache, self._missed = caching.cache, 0
+        self.cache, self.trunk_identity, self._missed = caching.cache, caching.identity, 0
         self.notices: list[str] = [*trainee.notices, *([caching.notice] if caching.notice else [])]
         self.good, self.good_step = self.learner.state(), 0
         self._unproven: tuple[dict[str, Tensor], int] | None = None
@@ -96,6 +97,7 @@ class Run:
     def next_batch(self) -> MicroBatch:
         """What this run gives to the next forward; `planned` is the step that it belongs to."""
         self.planned, batch = next(self._ahead)
+        self.is_mid_step = not batch.last
         return batch
 
     def _batches(self) -> Iterator[tuple[PlannedStep, MicroBatch]]:

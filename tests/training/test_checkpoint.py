@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import torch
 
 from petune.errors import CheckpointError
 from petune.storage import checkpoint
-from petune.storage.checkpoint import STATE, TENSORS, found, newest, read, write
+from petune.storage.checkpoint import LATEST, STATE, TENSORS, found, newest, read, write
 
 STATE_OF_A_RUN = {"step": 3, "rate": 0.1 + 0.2, "nested": {"list": [1, None, "é"]}}
 
@@ -38,7 +39,7 @@ def test_retention_keeps_the_newest(tmp_path):
     for step in (8, 9, 10, 100_000_000):
         write(tmp_path, step, tensors(), {}, keep_last=2)
     assert [path.name for path in found(tmp_path)] == ["checkpoint-00000010", "checkpoint-100000000"]
-    assert sorted(os.listdir(tmp_path)) == ["checkpoint-00000010", "checkpoint-100000000"]
+    assert sorted(os.listdir(tmp_path)) == ["checkpoint-00000010", "checkpoint-100000000", LATEST]
 
 
 def test_file_modes_follow_the_umask(tmp_path):
@@ -142,13 +143,87 @@ def test_a_newer_schema_is_refused(tmp_path):
         read(path)
 
 
+def test_a_newer_schema_is_not_passed_over(tmp_path, monkeypatch):
+    """A whole checkpoint of a later petune is no damage: an older one is not taken in its place."""
+    write(tmp_path, 1, tensors(), {}, keep_last=2)
+    monkeypatch.setattr(checkpoint, "SCHEMA", 2)
+    write(tmp_path, 2, tensors(), {}, keep_last=2)
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match="schema 2"):
+        newest(tmp_path, set_aside=True)
+    assert len(found(tmp_path)) == 2
+
+
 def test_a_damaged_one_can_be_written_again(tmp_path):
-    """A run that resumed before a damaged checkpoint replaces it when it gets there."""
+    """A step that is written anew is another folder: what is there is never changed, and goes by retention."""
     write(tmp_path, 1, tensors(), {}, keep_last=5)
     _cut(write(tmp_path, 2, tensors(), {}, keep_last=5) / TENSORS)
-    write(tmp_path, 2, tensors(4.0), {}, keep_last=5)
+    assert write(tmp_path, 2, tensors(4.0), {}, keep_last=2).name == "checkpoint-00000002-2"
     assert float(newest(tmp_path).tensors["a"][0, 0]) == 4.0
-    assert len(os.listdir(tmp_path)) == 2
+    write(tmp_path, 3, tensors(), {}, keep_last=2)
+    assert [path.name for path in found(tmp_path)] == ["checkpoint-00000002-2", "checkpoint-00000003"]
+
+
+def test_a_damaged_one_is_set_aside_and_told_once(tmp_path):
+    """The folder's writer renames it, so the next look says nothing; with no whole one left nothing is renamed."""
+    for step in (1, 2, 3):
+        write(tmp_path, step, tensors(), {}, keep_last=5)
+    for step in (2, 3):
+        _cut(tmp_path / f"checkpoint-0000000{step}" / STATE)
+    with pytest.warns(
+        RuntimeWarning, match=r"checkpoint-0000000[23]/state.json.*It is now checkpoint-.*\.broken"
+    ) as told:
+        assert newest(tmp_path, set_aside=True).step == 1
+    assert len(told) == 2
+    assert newest(tmp_path).step == 1
+    assert sum(name.endswith(".broken") for name in os.listdir(tmp_path)) == 2
+    _cut(tmp_path / "checkpoint-00000001" / STATE)
+    with pytest.warns(RuntimeWarning), pytest.raises(CheckpointError, match="None of the 1"):
+        newest(tmp_path, set_aside=True)
+    assert [path.name for path in found(tmp_path)] == ["checkpoint-00000001"]
+
+
+def test_a_newest_one_that_has_gone_is_told(tmp_path):
+    """`latest` remembers which was the newest: without it the one before is taken, or none, and that is said."""
+    for step in (1, 2):
+        write(tmp_path, step, tensors(), {}, keep_last=5)
+    shutil.rmtree(tmp_path / "checkpoint-00000002")
+    with pytest.warns(RuntimeWarning, match="names checkpoint-00000002, .*checkpoint-00000001 is taken"):
+        assert newest(tmp_path).step == 1
+    shutil.rmtree(tmp_path / "checkpoint-00000001")
+    with pytest.warns(RuntimeWarning, match="the run starts afresh"):
+        assert newest(tmp_path) is None
+    (tmp_path / LATEST).write_text("{}")
+    with pytest.warns(RuntimeWarning, match="latest is damaged"):
+        assert newest(tmp_path) is None
+
+
+def test_what_does_not_read_back_replaces_nothing(tmp_path, monkeypatch):
+    """A disk that gives back other bytes than it took: the older checkpoint stays, and the error says so."""
+    write(tmp_path, 1, tensors(), {}, keep_last=1)
+    stage = checkpoint.stage
+
+    def lossy(path, data):
+        stage(path, data[:-1] + b"?" if path.name == TENSORS else data)
+
+    monkeypatch.setattr(checkpoint, "stage", lossy)
+    with pytest.raises(CheckpointError, match=r"checkpoint-00000002\.broken/state\.safetensors does not read back"):
+        write(tmp_path, 2, tensors(), {}, keep_last=1)
+    assert [path.name for path in found(tmp_path)] == ["checkpoint-00000001"]
+
+
+def test_what_is_not_confirmed_replaces_nothing(tmp_path, monkeypatch):
+    """As long as the disk does not confirm the new name the older checkpoints stay."""
+    write(tmp_path, 1, tensors(), {}, keep_last=1)
+
+    def refuse(folder):
+        if folder == tmp_path:
+            raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(checkpoint, "sync_folder", refuse)
+    with pytest.warns(UserWarning, match="checkpoint-00000002 is written, but the disk did not confirm it"):
+        write(tmp_path, 2, tensors(), {}, keep_last=1)
+    assert len(found(tmp_path)) == 2
 
 
 @pytest.mark.parametrize("call", ["fsync", "rename", "mkdir"])
@@ -163,7 +238,7 @@ def test_a_failing_disk_leaves_the_older_ones(tmp_path, monkeypatch, call):
         patch.setattr(*((os, "fsync") if call == "fsync" else (Path, call)), full)
         with pytest.raises(CheckpointError, match="No space left"):
             write(tmp_path, 2, tensors(), {}, keep_last=1)
-    assert os.listdir(tmp_path) == ["checkpoint-00000001"] and newest(tmp_path).step == 1
+    assert sorted(os.listdir(tmp_path)) == ["checkpoint-00000001", LATEST] and newest(tmp_path).step == 1
 
 
 def test_nothing_in_a_checkpoint_is_a_pickle(tmp_path):
