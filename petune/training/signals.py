@@ -69,7 +69,7 @@ class Leaving:
             return going
         if rest := [run for run in going if run.is_mid_step]:
             return rest
-        told = [_saved(run) for run in going]
+        told = [_saved(run) for run in self._runs if not run.is_over]
         if any(run.config.progress != "off" for run in self._runs):
             say(told)
         raise self.exit(told)
