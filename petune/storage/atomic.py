@@ -46,7 +46,8 @@ def write_files(folder: str | Path, files: dict[str, bytes]) -> None:
     """Writes several files of one folder; the LAST one is the commit.
 
     All are staged and fsynced before the first rename, so a full disk changes nothing. Then they are renamed in
-    their order: whoever holds the last one to be the truth never sees it before the others.
+    their order: whoever holds the last one to be the truth never sees it before the others, nor any before the first,
+    not even after a power cut, which could lose the earlier of two renames and keep the later one.
 
     Raises:
         AdapterFileError: when a file cannot be staged or renamed; names not staged yet are as they were.
@@ -57,7 +58,9 @@ def write_files(folder: str | Path, files: dict[str, bytes]) -> None:
         for name, data in files.items():
             staged.append((_temporary(folder), folder / name))
             stage(staged[-1][0], data)
-        for temporary, final in staged:
+        for number, (temporary, final) in enumerate(staged):
+            if number == 1 or (number and number == len(staged) - 1):
+                sync_folder(folder)
             os.replace(temporary, final)
     except OSError as error:
         raise _refusal(folder / list(files)[max(len(staged) - 1, 0)], error) from error

@@ -15,6 +15,7 @@ tells when that one has been lost. Nothing here is a pickle. What the tensors an
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -29,7 +30,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from petune.errors import AdapterFileError, CheckpointError
-from petune.storage.atomic import make_folder, stage, sync_folder, write_file
+from petune.storage.atomic import make_folder, stage, sweep, sync_folder, write_file
 
 SCHEMA = 1
 TENSORS, STATE, LATEST = "state.safetensors", "state.json", "latest"
@@ -57,10 +58,12 @@ def write(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping
     Raises:
         CheckpointError: when the disk refuses; what was there before is then still there.
     """
-    final = _free(folder, f"checkpoint-{step:08d}")
+    final = folder / f"checkpoint-{step:08d}"
     temporary = folder / f".{final.name}.tmp"
     try:
         make_folder(folder)
+        sweep(folder)
+        final = _free(folder, final.name)
         for stale in folder.glob(".checkpoint-*.tmp"):
             shutil.rmtree(stale)
         temporary.mkdir()
@@ -82,7 +85,8 @@ def write(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping
         warnings.warn(told, stacklevel=2)
         return final
     _require_whole(final, content, sealed)
-    _drop(folder, keep_last)
+    with contextlib.suppress(OSError):  # what cannot be removed costs room, not the run
+        _drop(folder, keep_last)
     return final
 
 
@@ -124,14 +128,16 @@ def newest(folder: Path, *, set_aside: bool = False) -> Checkpoint | None:
                 raise
             except CheckpointError as error:
                 if not path.is_dir():
-                    break
+                    break  # retired: look again
                 damaged.append((path, error))
                 continue
             _tell(damaged, set_aside)
             _tell_lost(folder, whole)
             return whole
         else:
-            break
+            # A listing may miss what is renamed while it is made.
+            if there or not (folder / LATEST).exists():
+                break
     if there:
         for _, damage in damaged:
             warnings.warn(damage.what, RuntimeWarning, stacklevel=2)
@@ -148,8 +154,8 @@ def found(folder: Path) -> list[Path]:
     """The checkpoint folders in `folder`, oldest first; temporary and broken ones do not count."""
     if not folder.is_dir():
         return []
-    named = [(match, path) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name)) and path.is_dir()]
-    return [path for _, path in sorted(named, key=lambda pair: _order(pair[0]))]
+    named = [path for path in folder.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()]
+    return sorted(named, key=_order)
 
 
 def is_checkpoint(path: Path) -> bool:
@@ -157,9 +163,10 @@ def is_checkpoint(path: Path) -> bool:
     return (path / STATE).is_file() or (path / TENSORS).is_file()
 
 
-def _order(match: re.Match[str]) -> tuple[int, int]:
+def _order(path: Path) -> tuple[int, int]:
     """Step, then how often that step was written."""
-    return int(match[1]), int(match[2] or 1)
+    step, _, again = path.name.removeprefix("checkpoint-").partition("-")
+    return int(step), int(again or 1)
 
 
 def _free(folder: Path, name: str) -> Path:
@@ -192,15 +199,11 @@ def _tell_lost(folder: Path, whole: Checkpoint | None) -> None:
         return
     try:
         name = str(json.loads(_bytes(path))["checkpoint"])
-        last = _NAME.fullmatch(name)
     except (CheckpointError, ValueError, KeyError, TypeError, RecursionError):
-        last = None
-    if last is None:
+        name = ""
+    if not _NAME.fullmatch(name):
         warnings.warn(f"{path} is damaged; the checkpoints were looked through without it.", RuntimeWarning, 3)
-        return
-    match = _NAME.fullmatch(whole.path.name) if whole else None
-    gone = match is None or _order(match) < _order(last)
-    if gone and not (folder / name).exists() and not (folder / f"{name}.broken").exists():
+    elif not (folder / f"{name}.broken").exists() and all(_order(it) < _order(folder / name) for it in found(folder)):
         then = f"{whole.path.name} is taken" if whole else "the run starts afresh"
         warnings.warn(f"{path} names {name}, which is not there any more; {then}.", RuntimeWarning, stacklevel=3)
 
@@ -223,7 +226,7 @@ def _require_whole(final: Path, content: bytes, sealed: bytes) -> None:
 
 
 def _drop(folder: Path, keep_last: int) -> None:
-    """Retention, after the commit. A folder that cannot be removed costs room, not the run."""
+    """Retention, after the commit."""
     for path in found(folder)[:-keep_last]:
         # Renamed first: a removal that is cut short must not leave something that looks like a checkpoint.
         doomed = path.with_name(f".{path.name}.old.tmp")
