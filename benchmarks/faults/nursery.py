@@ -5,7 +5,7 @@
         os.kill(pid, signal.SIGKILL)
         nursery.wait()                                       # -9
 
-The server never trains anything itself, so what it forks is as clean as a new process. It has one thread.
+It has one thread, so what it forks is as sound as a new process.
 """
 
 from __future__ import annotations
