@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -119,7 +120,8 @@ class TrainConfig:
             )
         check(self.cache_bytes is None or self.cache_bytes >= 0, "cache_bytes", self.cache_bytes, "None, or 0 or more")
         check(self.process_timeout > 0, "process_timeout", self.process_timeout, "positive")
-        check(self.learning_rate is None or self.learning_rate > 0, "learning_rate", self.learning_rate, "positive")
+        rate = self.learning_rate
+        check(rate is None or 0 < rate < math.inf, "learning_rate", rate, "positive and finite")
         for name in ("label_smoothing", "warmup_ratio", "momentum"):
             check(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
         for name in ("weight_decay", "max_grad_norm"):

@@ -45,7 +45,7 @@ def run(count: int, seed: int) -> dict[str, Any]:
 
 
 def warm_up() -> None:
-    """The first fit of a process imports for seconds. On a CPU it starts no threads, so what is forked then is sound."""
+    """The first fit of a process imports for seconds. On a CPU it leaves no thread that what is forked would need."""
     runs.fit("lora", None, epochs=1)
 
 
