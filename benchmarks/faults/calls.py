@@ -19,6 +19,8 @@ CHANGING = ("open", "write", "fsync", "close", "replace", "rename", "unlink", "r
 LOOKING = ("stat", "lstat", "scandir", "listdir")
 AUDITED = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod"}
 
+EVERY = -1
+
 Fault = Callable[[str, tuple[Any, ...]], None]
 """Called in place of the n-th call, with its name and arguments; returns if the call is to be made after all."""
 
@@ -57,7 +59,7 @@ def watching(
     """Takes the calls in hand while the block runs.
 
     Args:
-        at: the number of the call at which `fault` acts, from 0.
+        at: the number of the call at which `fault` acts, from 0, or `EVERY`.
         names: which calls count.
     """
     calls, kept = Calls(folder), {name: getattr(os, name) for name in {*CHANGING, *names}}
@@ -86,7 +88,7 @@ def _in_hand(name: str, real: Any, calls: Calls, at: int | None, fault: Fault | 
             reads = name == "open" and not given[1] & (os.O_WRONLY | os.O_RDWR)
             data = bytes(given[1]) if name == "write" else b""
             calls.made.append(Call("look" if reads or name in LOOKING else name, os.fspath(where), other, data))
-            if number == at and fault is not None:
+            if at in (number, EVERY) and fault is not None:
                 try:
                     fault(name, given)
                 except OSError:
