@@ -16,7 +16,6 @@ tells when that one has been lost. Nothing here is a pickle. What the tensors an
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import re
 import shutil
@@ -30,17 +29,14 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from petune.errors import AdapterFileError, CheckpointError
+from petune.storage import sealing
 from petune.storage.atomic import make_folder, stage, sweep, sync_folder, write_file
+from petune.storage.sealing import STATE, TENSORS, OtherSchemaError
 
-SCHEMA = 1
-TENSORS, STATE, LATEST = "state.safetensors", "state.json", "latest"
+LATEST = "latest"
 _NAME = re.compile(r"checkpoint-(\d{8,})(?:-(\d+))?")
 _TRIES = 20
 """Times that a reader looks again when the checkpoint was retired under its eyes."""
-
-
-class OtherSchemaError(CheckpointError):
-    """A checkpoint that is whole, but of another petune: no reason to take an older one."""
 
 
 class Checkpoint(NamedTuple):
@@ -68,7 +64,7 @@ def write(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping
             shutil.rmtree(stale)
         temporary.mkdir()
         content = safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()})
-        sealed = _sealed(step, state, content)
+        sealed = sealing.sealed(step, state, content)
         stage(temporary / TENSORS, content)
         stage(temporary / STATE, sealed)
         sync_folder(temporary)
@@ -76,7 +72,7 @@ def write(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping
     except (OSError, AdapterFileError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise _unwritten(final, str(error)) from error
-    pointer = json.dumps({"checkpoint": final.name, "sha256": _digest(sealed)}) + "\n"
+    pointer = json.dumps({"checkpoint": final.name, "sha256": sealing.digest(sealed)}) + "\n"
     try:
         sync_folder(folder)
         write_file(folder / LATEST, pointer.encode())
@@ -85,7 +81,7 @@ def write(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping
         warnings.warn(told, stacklevel=2)
         return final
     _require_whole(final, content, sealed)
-    with contextlib.suppress(OSError):  # what cannot be removed costs room, not the run
+    with contextlib.suppress(OSError, CheckpointError):  # what cannot be removed costs room, not the run
         _drop(folder, keep_last)
     return final
 
@@ -96,14 +92,14 @@ def read(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: when it is missing, torn, damaged or of a newer petune.
     """
-    content = _bytes(path / TENSORS)
-    header, state = _opened(path / STATE)
-    if len(content) != header["bytes"] or _digest(content) != header["sha256"]:
-        raise _damaged(path / TENSORS, "its bytes are not those that were written")
+    content = sealing.bytes_of(path / TENSORS)
+    header, state = sealing.opened(path / STATE)
+    if len(content) != header["bytes"] or sealing.digest(content) != header["sha256"]:
+        raise sealing.damaged(path / TENSORS, "its bytes are not those that were written")
     try:
         tensors = safetensors.torch.load(content)
     except SafetensorError as error:
-        raise _damaged(path / TENSORS, str(error)) from error
+        raise sealing.damaged(path / TENSORS, str(error)) from error
     return Checkpoint(path, header["step"], tensors, state)
 
 
@@ -151,10 +147,18 @@ def newest(folder: Path, *, set_aside: bool = False) -> Checkpoint | None:
 
 
 def found(folder: Path) -> list[Path]:
-    """The checkpoint folders in `folder`, oldest first; temporary and broken ones do not count."""
-    if not folder.is_dir():
-        return []
-    named = [path for path in folder.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()]
+    """The checkpoint folders in `folder`, oldest first; temporary and broken ones do not count.
+
+    Raises:
+        CheckpointError: the folder cannot be looked through.
+    """
+    try:
+        there = list(folder.iterdir()) if folder.is_dir() else []
+        named = [path for path in there if _NAME.fullmatch(path.name) and path.is_dir()]
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder} could not be looked through: {error}.", fix="Check its permissions."
+        ) from error
     return sorted(named, key=_order)
 
 
@@ -198,14 +202,21 @@ def _tell_lost(folder: Path, whole: Checkpoint | None) -> None:
     if not path.exists():
         return
     try:
-        name = str(json.loads(_bytes(path))["checkpoint"])
+        name = str(json.loads(sealing.bytes_of(path))["checkpoint"])
     except (CheckpointError, ValueError, KeyError, TypeError, RecursionError):
         name = ""
     if not _NAME.fullmatch(name):
         warnings.warn(f"{path} is damaged; the checkpoints were looked through without it.", RuntimeWarning, 3)
-    elif not (folder / f"{name}.broken").exists() and all(_order(it) < _order(folder / name) for it in found(folder)):
+    elif not (folder / f"{name}.broken").exists() and not _is_passed(folder, _order(folder / name), whole):
         then = f"{whole.path.name} is taken" if whole else "the run starts afresh"
         warnings.warn(f"{path} names {name}, which is not there any more; {then}.", RuntimeWarning, stacklevel=3)
+
+
+def _is_passed(folder: Path, order: tuple[int, int], whole: Checkpoint | None) -> bool:
+    """Whether there is such a checkpoint or a later one; a listing may miss what is renamed while it is made."""
+    if whole is not None and _order(whole.path) >= order:
+        return True
+    return any(_order(path) >= order for _ in range(_TRIES) for path in found(folder))
 
 
 def _require_whole(final: Path, content: bytes, sealed: bytes) -> None:
@@ -239,56 +250,9 @@ def _drop(folder: Path, keep_last: int) -> None:
         shutil.rmtree(stale, ignore_errors=True)
 
 
-def _sealed(step: int, state: Mapping[str, Any], content: bytes) -> bytes:
-    """`state.json`: the state as text, so that its digest does not depend on how JSON is laid out."""
-    text = json.dumps(state)
-    header = {"schema": SCHEMA, "step": step, "bytes": len(content), "sha256": _digest(content)}
-    seal = _digest((json.dumps(header) + text).encode())
-    return json.dumps({"header": header, "seal": seal, "state": json.loads(text)}).encode()
-
-
-def _opened(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Header and state of `state.json`, verified."""
-    try:
-        outer = json.loads(_bytes(path))
-        header, state, seal = outer["header"], outer["state"], outer["seal"]
-        schema = header["schema"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _damaged(path, f"it does not parse ({type(error).__name__})") from error
-    sealed = _digest((json.dumps(header) + json.dumps(state)).encode()) == seal
-    if schema != SCHEMA:
-        raise (OtherSchemaError if sealed else CheckpointError)(
-            f"The checkpoint {path.parent} has schema {schema!r}.",
-            expected=f"This petune reads schema {SCHEMA}.",
-            fix="Resume with the petune that wrote it.",
-        )
-    if not sealed:
-        raise _damaged(path, "its content is not what was written")
-    return header, state
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise _damaged(path, error.strerror or str(error)) from error
-
-
-def _damaged(path: Path, why: str) -> CheckpointError:
-    return CheckpointError(
-        f"The checkpoint file {path} cannot be used: {why}.",
-        expected=f"A whole checkpoint holds {TENSORS} and {STATE} as petune wrote them.",
-        fix="Resume from an earlier checkpoint of the run, or start afresh.",
-    )
-
-
 def _unwritten(final: Path, why: str) -> CheckpointError:
     return CheckpointError(
         f"The checkpoint {final} could not be written: {why.rstrip('.')}.",
         expected="Earlier checkpoints are untouched.",
         fix="Make room or check the permissions, then pass resume='auto'.",
     )
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from petune.errors import CheckpointError
-from petune.storage import checkpoint
+from petune.storage import checkpoint, sealing
 from petune.storage.checkpoint import LATEST, STATE, TENSORS, found, newest, read, write
 
 STATE_OF_A_RUN = {"step": 3, "rate": 0.1 + 0.2, "nested": {"list": [1, None, "é"]}}
@@ -146,7 +146,7 @@ def test_a_newer_schema_is_refused(tmp_path):
 def test_a_newer_schema_is_not_passed_over(tmp_path, monkeypatch):
     """A whole checkpoint of a later petune is no damage: an older one is not taken in its place."""
     write(tmp_path, 1, tensors(), {}, keep_last=2)
-    monkeypatch.setattr(checkpoint, "SCHEMA", 2)
+    monkeypatch.setattr(sealing, "SCHEMA", 2)
     write(tmp_path, 2, tensors(), {}, keep_last=2)
     monkeypatch.undo()
     with pytest.raises(CheckpointError, match="schema 2"):

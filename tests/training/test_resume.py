@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -122,31 +117,6 @@ def test_a_finished_run_resumes_to_its_end(tmp_path):
         learner, report = run(tmp_path / name, resume="auto", every=5, **more)
         assert facts(learner, report) == first
         assert learner.forwards <= 1, "at most the last evaluation is repeated"
-
-
-def test_kill_minus_nine(tmp_path):
-    """A process that is killed by the system at a random moment leaves a folder that resumes to the same bits."""
-    whole = facts(*run())
-    script = (
-        "import sys, time; sys.path.insert(0, sys.argv[1])\n"
-        "from tests.training.test_resume import *\n"
-        "class Tell(Callback):\n"
-        "    def on_step(self, row): print(row['step'], flush=True); time.sleep(0.02)\n"
-        "learner = Noisy(dropout=0.3)\n"
-        "config = settings(**KNOBS, output_dir=sys.argv[2], save_every=1)\n"
-        "train(learner, FakeTask(), None, examples(22), examples(9, seed=5), config, callbacks=[Tell()])\n"
-    )
-    root = Path(__file__).parents[2]
-    command = [sys.executable, "-c", script, str(root), str(tmp_path)]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert child.stdout is not None
-    for line in child.stdout:
-        if line.strip() == "7":
-            child.send_signal(signal.SIGKILL)
-            break
-    child.stdout.close()
-    assert child.wait(timeout=60) == -signal.SIGKILL
-    assert facts(*run(tmp_path, resume="auto")) == whole
 
 
 def test_auto_without_a_checkpoint_starts_afresh(tmp_path):
