@@ -29,8 +29,7 @@ def holding(trainees: Sequence[Trainee], accelerator: Accelerator) -> Iterator[N
     """
     folders = [Path(each.config.output_dir) for each in trainees if each.config.output_dir is not None]
     with ExitStack() as stack:
-        if folders:
-            said_by_main(accelerator, lambda: _hold(folders, stack))
+        said_by_main(accelerator, lambda: _hold(folders, stack))
         yield
 
 
@@ -43,22 +42,25 @@ def _hold(folders: Sequence[Path], stack: ExitStack) -> None:
         stack.enter_context(only_writer(folder, CheckpointError))
 
 
-def common(accelerator: Accelerator, find: Callable[[], Checkpoint | None]) -> Checkpoint | None:
+def common(accelerator: Accelerator, find: Callable[[], Checkpoint | None], place: Path) -> Checkpoint | None:
     """The checkpoint that the main process finds, read by every process.
 
+    Args:
+        place: where this process sees it: the checkpoint, or the folder that holds it. Each machine may have its own.
+
     Raises:
-        CheckpointError, ConfigError: those of `find`, on every process.
+        CheckpointError, ConfigError: those of `find`, on every process; or a machine does not see it.
     """
     mine: list[Checkpoint | None] = []
 
     def look() -> str | None:
         mine.append(find())
-        return str(mine[0].path) if mine[0] else None
+        return mine[0].path.name if mine[0] else None
 
-    path = said_by_main(accelerator, look)
-    if mine:
-        return mine[0]
-    return storage.read(Path(path)) if path else None
+    name = said_by_main(accelerator, look)
+    if mine or name is None:
+        return mine[0] if mine else None
+    return storage.read(place if place.name == name else place / name)
 
 
 def said_by_main(accelerator: Accelerator, work: Callable[[], Any]) -> Any:

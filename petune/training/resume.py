@@ -83,15 +83,16 @@ def go_on(runs: Sequence[Run], resume: str | Path | None) -> None:
 
 def _go_on(run: Run, resume: str | Path | None) -> None:
     config = run.config
-    checkpoint = common(run.accelerator, lambda: find(resume, config.output_dir, saves=config.save_every is not None))
+    place = Path(str(config.output_dir if resume == "auto" else resume))
+    saves = config.save_every is not None
+    checkpoint = common(run.accelerator, lambda: find(resume, config.output_dir, saves=saves), place)
     if checkpoint is None:
         return
     kept = checkpoint.state
     refuse_other_run(kept["identity"], identity_of(run), checkpoint.path)
     best = reinstate_training(checkpoint, run.learner, run.optimizer, run.accelerator)
     run.step, run.history, run.rate = kept["step"], kept["history"], kept["learning_rate"]
-    if config.output_dir is not None and checkpoint.path.parent == Path(config.output_dir):
-        run.saved_at = run.step
+    run.saved_at = run.step if resume == "auto" else 0
     run.tokens, run.real_here, run.positions_here = kept["tokens"]
     run.watch.go_on_from(kept["seconds"])
     if run.selection is not None:
