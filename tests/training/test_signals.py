@@ -19,6 +19,7 @@ from petune.training.loop import train
 from tests import tiny
 from tests.training.crews import apart, losses, quick, still, tuner
 from tests.training.fakes import FakeLearner, FakeTask, examples, settings
+from tests.training.several import launch
 from tests.training.test_resume import KNOBS, STEPS, Noisy, facts, run
 
 
@@ -153,3 +154,11 @@ def test_a_second_writer_is_refused(tmp_path):
     config = settings(**KNOBS, output_dir=tmp_path, save_every=1)
     train(Noisy(), FakeTask(), None, examples(22), examples(9), config, callbacks=[Other()])
     assert len(seen) == 1 and str(tmp_path) in seen[0]
+
+
+def test_all_processes_leave_after_the_same_step(tmp_path):
+    """One process alone hears of SIGTERM: both finish the same step, one writes, and both go on to the same bits."""
+    jobs = {"job": {"kind": "leave", "folder": str(tmp_path / "run")}}
+    for answer in launch(tmp_path / "out", "tests.training.signal_jobs", jobs):
+        assert answer["job"]["told"][0] == 143 and "Stopped after step 7 of 12" in answer["job"]["told"][1]
+        assert answer["job"]["there"] == ["checkpoint-00000007"] and answer["job"]["same"]
