@@ -23,7 +23,7 @@ from petune.storage import checkpoint
 from petune.training.callbacks import Callback
 
 COUNT = 25
-STOP_AT = 14
+STOP_AT = 9
 
 
 class _Stopped(BaseException):

@@ -97,7 +97,7 @@ def _one(folder: Path, kind: Kind, counts: Counter[str]) -> tuple[str, str | Non
         return "refused", None if "learning_rate" in str(error) else str(error)
     ended, what = "finite", None
     try:
-        tuner.fit(tiny.rows(70), tiny.rows(8, seed=3), config, callbacks=_callbacks(tuner, kind))
+        tuner.fit(tiny.rows(46), tiny.rows(8, seed=3), config, callbacks=_callbacks(tuner, kind))
     except TrainingError as error:
         ended = "stopped"
         if "at step" not in error.what or "learning rate" not in error.what or "step" not in error.expected:

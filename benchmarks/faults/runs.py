@@ -17,11 +17,11 @@ METHODS: dict[str, Method] = {
     "bottleneck": Bottleneck(width=4),
     "prefix": Prefix(length=3),
 }
-SAVE_EVERY = 3
+SAVE_EVERY = 2
 
 
 def config(folder: Path | None, **more: Any) -> TrainConfig:
-    """18 steps in 2 epochs, with accumulation, buckets, dropout, evaluations and a best adapter; 6 checkpoints."""
+    """12 steps in 2 epochs, with accumulation, buckets, dropout, evaluations and a best adapter; 6 checkpoints."""
     kept = {"output_dir": folder, "save_every": SAVE_EVERY, "keep_last": 1} if folder else {}
     knobs = {"epochs": 2, "batch_size": 4, "gradient_accumulation_steps": 2, "learning_rate": 0.02, "progress": "off"}
     return TrainConfig(**{**knobs, **kept, **more})
@@ -42,7 +42,7 @@ def fit(method: str, folder: Path | None, *, resume: str | None = "auto", **more
     callbacks = more.pop("callbacks", ())
     made = tuner(method)
     made.fit(
-        tiny.rows(70),
+        tiny.rows(46),
         tiny.rows(8, seed=3),
         config(folder, **more),
         resume=resume if folder else None,

@@ -30,6 +30,8 @@ COUNT = 200
 LONGEST_SECONDS = 0.08
 """A kill comes at most this long after the first save has begun: some saves later."""
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EMFILE, errno.EROFS, errno.EACCES)
+MANY = 100
+"""A `count` below which only the first two errors are tried."""
 
 
 def run(count: int, seed: int) -> dict[str, Any]:
@@ -42,7 +44,7 @@ def run(count: int, seed: int) -> dict[str, Any]:
             counts = {
                 "random": _random_kills(nursery, folder, subject, count, draw),
                 "every_call": _kills_at_every_call(nursery, folder, subject),
-                "every_error": _errors_at_every_call(folder, subject),
+                "every_error": _errors_at_every_call(folder, subject, ERRORS if count >= MANY else ERRORS[:2]),
             }
             found[subject.name] = counts
     failures = sum(part["failures"] for counts in found.values() for part in counts.values())
@@ -117,14 +119,14 @@ def _next_save(folder: Path, subject: Subject) -> str | None:
     return wrong(lambda: subject.state(folder), (1,)) or (f"left: {litter(folder)}" if litter(folder) else None)
 
 
-def _errors_at_every_call(folder: Path, subject: Subject) -> dict[str, Any]:
+def _errors_at_every_call(folder: Path, subject: Subject, errors: tuple[int, ...]) -> dict[str, Any]:
     """Each call that changes something, and each that looks, fails with each error."""
     counts: Counter[str] = Counter(errors=0, refused_old_intact=0, saved=0, saved_with_a_warning=0, failures=0)
     told, names = [], CHANGING + LOOKING
     afresh(folder, subject)
     with watching(folder, names=names) as calls:
         subject.save(folder, 1)
-    for code in ERRORS:
+    for code in errors:
         for at, call in enumerate(calls.made):
             afresh(folder, subject)
             counts["errors"] += 1

@@ -162,6 +162,17 @@ def found(folder: Path) -> list[Path]:
     return sorted(named, key=_order)
 
 
+def tidy(folder: Path, keep_last: int) -> None:
+    """Ends what a killed writer has begun: temporary files go, and what its retention would have dropped.
+
+    For the folder's writer, once the newest checkpoint was read.
+    """
+    with contextlib.suppress(OSError, CheckpointError):  # what cannot be removed costs room, not the run
+        sync_folder(folder)
+        sweep(folder)
+        _drop(folder, keep_last)
+
+
 def is_checkpoint(path: Path) -> bool:
     """Whether a path is itself a checkpoint folder (and not the folder that holds them)."""
     return (path / STATE).is_file() or (path / TENSORS).is_file()
@@ -246,7 +257,7 @@ def _drop(folder: Path, keep_last: int) -> None:
         except OSError:
             continue
         shutil.rmtree(doomed, ignore_errors=True)
-    for stale in folder.glob(".checkpoint-*.old.tmp"):
+    for stale in folder.glob(".checkpoint-*.tmp"):
         shutil.rmtree(stale, ignore_errors=True)
 
 

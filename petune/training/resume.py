@@ -93,6 +93,8 @@ def _go_on(run: Run, resume: str | Path | None) -> None:
     best = reinstate_training(checkpoint, run.learner, run.optimizer, run.accelerator)
     run.step, run.history, run.rate = kept["step"], kept["history"], kept["learning_rate"]
     run.saved_at = run.step if resume == "auto" else 0
+    if saves and resume == "auto" and run.accelerator.is_main_process:
+        storage.tidy(place, config.keep_last)
     run.tokens, run.real_here, run.positions_here = kept["tokens"]
     run.watch.go_on_from(kept["seconds"])
     if run.selection is not None:

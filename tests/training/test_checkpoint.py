@@ -14,7 +14,7 @@ import torch
 
 from petune.errors import CheckpointError
 from petune.storage import checkpoint, sealing
-from petune.storage.checkpoint import LATEST, STATE, TENSORS, found, newest, read, write
+from petune.storage.checkpoint import LATEST, STATE, TENSORS, found, newest, read, tidy, write
 
 STATE_OF_A_RUN = {"step": 3, "rate": 0.1 + 0.2, "nested": {"list": [1, None, "é"]}}
 
@@ -61,6 +61,16 @@ def test_half_written_ones_are_invisible(tmp_path):
     assert newest(tmp_path).step == 1
     write(tmp_path, 2, tensors(), {}, keep_last=5)
     assert newest(tmp_path).step == 2 and not half.exists()
+
+
+def test_what_a_killed_writer_has_begun_is_ended(tmp_path):
+    """A writer that was killed after its commit: temporary files go, and the checkpoints that it would have dropped."""
+    for step in (1, 2):
+        write(tmp_path, step, tensors(), {}, keep_last=2)
+    for name in (".checkpoint-00000003.tmp", ".checkpoint-00000001.old.tmp"):
+        (tmp_path / name).mkdir()
+    tidy(tmp_path, keep_last=1)
+    assert sorted(os.listdir(tmp_path)) == ["checkpoint-00000002", LATEST]
 
 
 def test_nothing_there_is_none(tmp_path):
