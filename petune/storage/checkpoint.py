@@ -31,9 +31,9 @@ from torch import Tensor
 from petune.errors import AdapterFileError, CheckpointError
 from petune.storage import sealing
 from petune.storage.atomic import make_folder, stage, sweep, sync_folder, write_file
-from petune.storage.sealing import STATE, TENSORS, OtherSchemaError
+from petune.storage.sealing import OtherSchemaError
 
-LATEST = "latest"
+TENSORS, STATE, LATEST = sealing.TENSORS, sealing.STATE, "latest"
 _NAME = re.compile(r"checkpoint-(\d{8,})(?:-(\d+))?")
 _TRIES = 20
 """Times that a reader looks again when the checkpoint was retired under its eyes."""
