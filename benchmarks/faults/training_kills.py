@@ -72,9 +72,10 @@ def fit_until(name: str, folder: str, at: int) -> None:
 
 def _whole(nursery: Nursery, folder: Path, name: str) -> tuple[str, float]:
     """The digest of a run that is not killed, and its seconds."""
-    began = time.perf_counter()
     answer = folder.with_suffix(".answer")
-    assert nursery.run("benchmarks.faults.training_kills:fit", name, str(folder), str(answer)) == 0
+    nursery.start("benchmarks.faults.training_kills:fit", name, str(folder), str(answer))
+    began = time.perf_counter()  # the first start waits for all imports
+    assert nursery.wait() == 0
     return answer.read_text(), time.perf_counter() - began
 
 
@@ -82,12 +83,16 @@ def _kill(nursery: Nursery, folder: Path, name: str, seconds: float, inside: boo
     """One kill; False: the run was over before."""
     if inside:
         at = draw.randrange(10, 6 * CALLS_OF_A_SAVE)
-        return nursery.run("benchmarks.faults.training_kills:fit_until", name, str(folder), at) == -signal.SIGKILL
+        ended = nursery.run("benchmarks.faults.training_kills:fit_until", name, str(folder), at)
+        assert ended in (0, -signal.SIGKILL), f"a run ended with {ended}"
+        return ended == -signal.SIGKILL
     pid = nursery.start("benchmarks.faults.training_kills:fit", name, str(folder), str(folder.with_suffix(".answer")))
     time.sleep(draw.uniform(0.0, seconds))
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    return nursery.wait() == -signal.SIGKILL
+    ended = nursery.wait()
+    assert ended in (0, -signal.SIGKILL), f"a run ended with {ended}"
+    return ended == -signal.SIGKILL
 
 
 def _judged(nursery: Nursery, folder: Path, name: str, whole: str, counts: Counter[str]) -> str | None:
