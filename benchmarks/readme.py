@@ -31,6 +31,7 @@ from benchmarks import (
     training_memory,
     tutorial_recipe,
 )
+from benchmarks.faults import tables as faults
 from benchmarks.serving import tables
 from benchmarks.train_step import tables as train_step
 
@@ -143,6 +144,7 @@ PARTS: dict[str, Callable[[dict[str, Any] | None], str]] = {
     "training_memory table": measured(training_memory.table),
     "planned table": measured(planned.table),
     "import_time table": measured(import_time.table),
+    "faults table": measured(faults.table),
 }
 """Marker -> what stands there; its first word names the result file."""
 
