@@ -6,8 +6,10 @@ import importlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-SKIPPED = ("failures", "wrong")
-"""The column of its own, and details."""
+SKIPPED = ("failures", "wrong", "calls", "left_files_behind")
+"""The column of its own, and details; the next save sweeps what a killed one left behind."""
+DETAILS = ("scenes", "by_surface", "by_group", "by_file")
+"""Cuts of numbers that are told as a whole."""
 
 
 def table(found: dict[str, Any]) -> str:
@@ -26,10 +28,10 @@ def _what(name: str) -> str:
 
 
 def _told(counts: Mapping[str, Any], within: str = "") -> Iterator[str]:
-    """The numbers among the counts, two levels deep, in words; what is zero is left out."""
+    """The numbers among the counts in words; what is zero is left out, and what is told by its sum."""
     for key, value in counts.items():
         words = f"{within}{key}".replace("_", " ")
-        if isinstance(value, Mapping) and not within:
+        if isinstance(value, Mapping) and key not in DETAILS:
             yield from _told(value, f"{words}: ")
         elif isinstance(value, int) and not isinstance(value, bool) and value and key not in SKIPPED:
             yield f"{words} {value:,}"

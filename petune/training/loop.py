@@ -13,8 +13,6 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from accelerate import Accelerator
-from accelerate.utils import set_seed
 from torch import Tensor
 
 from petune.config import TrainConfig
@@ -22,25 +20,16 @@ from petune.errors import TrainingError
 from petune.methods.base import Progress
 from petune.model.joint import forwards, logits_together
 from petune.tasks.base import Example, Task
-from petune.training.accelerating import accelerating, prepared
-from petune.training.batch_size import sized
 from petune.training.batches import MicroBatch
-from petune.training.caching import Caches
 from petune.training.callbacks import Callback
 from petune.training.conclusion import conclude
-from petune.training.holding import holding
-from petune.training.memory import MemoryMeter, bytes_of
-from petune.training.optimizer import make_optimizer, rate_share, set_rate
-from petune.training.ranks.agreement import agree_on_adapter, agree_on_run
-from petune.training.ranks.lost import watched
-from petune.training.ranks.sharding import refuse_unsharded, sharded
+from petune.training.optimizer import rate_share, set_rate
+from petune.training.ranks.agreement import agree_on_adapter
 from petune.training.report import TrainReport
-from petune.training.resume import go_on, save_if_due
+from petune.training.resume import save_if_due
 from petune.training.run import Run
-from petune.training.shortcuts import shortcuts
-from petune.training.signals import leaving_cleanly
-from petune.training.trainee import Trainee, agreed, refuse_several_processes
-from petune.training.watching import watchers
+from petune.training.setting_out import set_out
+from petune.training.trainee import Trainee
 
 if TYPE_CHECKING:
     from petune.model.learner import Learner
@@ -89,39 +78,7 @@ def train_together(
             its error is returned.
         KeyboardInterrupt, SystemExit: after Ctrl-C or SIGTERM, once the running step is done and saved.
     """
-    config, checked = agreed(trainees), [trainee.checked() for trainee in trainees]
-    runs: list[Run] = []
-    with ExitStack() as stack:
-        accelerator = stack.enter_context(accelerating(config))
-        refuse_several_processes(accelerator, trainees)
-        refuse_unsharded(trainees, accelerator)
-        stack.enter_context(watched(accelerator, config, lambda: _place(runs)))
-        agree_on_run(accelerator, trainees[0], resume)
-        stack.enter_context(holding(trainees, accelerator))
-        for trainee in trainees:
-            trainee.learner.place(accelerator.device)
-        alone = len(trainees) == 1
-        wrapped = [stack.enter_context(_fitting(trainee, accelerator, alone=alone)) for trainee in trainees]
-        weights = bytes_of(tensor for trainee in trainees for tensor in trainee.learner.weights())
-        meter = MemoryMeter(accelerator.device, weights)
-        caches = Caches(accelerator, stack)
-        kept = [caches.for_trainee(trainee) for trainee in trainees]
-        trainees = sized(trainees, accelerator, resume)
-        trainees = stack.enter_context(sharded(trainees, accelerator))
-        set_seed(config.seed, device_specific=True)
-        runs += [
-            Run(trainee, known, accelerator, meter, *pair, watching, caching)
-            for trainee, known, pair, watching, caching in zip(
-                trainees, checked, wrapped, watchers(trainees, meter), kept, strict=True
-            )
-        ]
-        go_on(runs, resume)
-        for run in runs:
-            stack.callback(run.close)
-        leaving = stack.enter_context(leaving_cleanly(runs, accelerator))
-        for run in runs:
-            agree_on_adapter(run, "before the first step")
-            run.start()
+    with set_out(trainees, resume) as (runs, leaving):
         first, going = runs[0].step + 1, runs
         while going := leaving.ahead([run for run in going if not _is_concluded(run)]):
             for run in forward_and_backward(going, alone=len(runs) == 1):
@@ -134,25 +91,6 @@ def train_together(
                             run.end_epoch()
                         save_if_due(run)
         return [run.outcome for run in runs if run.outcome is not None]
-
-
-@contextmanager
-def _fitting(trainee: Trainee, accelerator: Accelerator, *, alone: bool) -> Iterator[tuple[Any, Any]]:
-    """A learner in the state in which it learns; it and its optimizer as Accelerate wraps them."""
-    learner, config = trainee.learner, trainee.config
-    dropout, checkpointing = config.backbone_dropout, config.gradient_checkpointing
-    # A joint batch is padded to the longest row of all, and packed rows are not compiled.
-    padding_free = config.padding_free if alone and not config.compile else False
-    fitting = learner.fitting(backbone_dropout=dropout, gradient_checkpointing=checkpointing, padding_free=padding_free)
-    with fitting, shortcuts(trainee, accelerator, alone=alone):
-        optimizer = make_optimizer(learner, config, trainee.peak)
-        with prepared(accelerator, learner, optimizer) as wrapped:
-            yield wrapped
-
-
-def _place(runs: Sequence[Run]) -> tuple[int, int]:
-    """The step that is being made, of how many."""
-    return (runs[0].step + 1, runs[0].course.total) if runs else (0, 0)
 
 
 def _is_concluded(run: Run) -> bool:
