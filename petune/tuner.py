@@ -146,17 +146,21 @@ class Tuner:
         """The labels in class order; empty for regression."""
         return self.adapter.task.labels
 
-    def evaluate(self, data: Any, metrics: Sequence[Any] = (), batch_size: int = BATCH) -> EvalReport:
+    def evaluate(
+        self, data: Any, metrics: Sequence[Any] = (), batch_size: int = BATCH, *, generate: bool = True
+    ) -> EvalReport:
         """The figures of labelled rows: a mapping of floats that prints the per-class table.
 
         Args:
             data: as for `fit`.
             metrics: further metrics: names, `evaluate` objects or functions `(y_true, y_pred)`.
+            generate: whether a language model also writes for the figures that its task has of written texts, which
+                takes a forward for each piece; False leaves these out.
 
         Raises:
             DataError: rows that cannot be used, or a label that training never saw, with its place.
         """
-        return self._work.evaluate(data, metrics, batch_size)
+        return self._work.evaluate(data, metrics, batch_size, generate)
 
     def predict(self, texts: Sequence[Any], batch_size: int = BATCH) -> list[Any]:
         """One answer per row: str, list[str] (multi-label, tags), or float (regression); a language model's is written.
@@ -185,6 +189,19 @@ class Tuner:
             ConfigError: an unknown option, or options that contradict each other.
         """
         return self._work.generate(texts, batch_size, options)
+
+    def chat(self, messages: Any, **options: Any) -> str:
+        """The reply to one conversation, of an adapter whose task is `dialogue` or `instruction`.
+
+        Args:
+            messages: what was said so far, `[{"role": "user", "content": "Hello"}, ...]`, or one question as a string.
+            options: as for `generate`.
+
+        Raises:
+            AdapterError: the task is no dialogue.
+            DataError: messages that are no conversation, or that end with a reply.
+        """
+        return self._work.chat(messages, options)
 
     @property
     def _work(self) -> Work:

@@ -65,6 +65,7 @@ def prepare(
         ConfigError: a fraction out of range.
         BackboneError: pieces that the backbone does not know.
     """
+    task.need_room(positions)
     table = rows_of(task, data, learn=learn, labelled=labelled)
     held: Table | None = None
     notices: list[str] = []

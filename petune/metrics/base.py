@@ -59,13 +59,14 @@ class AnswerMetric(evaluate.Metric):
 
 
 CONTRACT = AnswerMetric
-__all__ = ["CONTRACT", "AnswerMetric", "Row", "compute", "greater_is_better", "per_class"]
+__all__ = ["CONTRACT", "AnswerMetric", "Row", "compute", "greater_is_better", "per_class", "scores_texts"]
 
 
 def compute(
     metrics: Sequence[Any], answers: Sequence[Any], references: Sequence[Any], labels: Sequence[str] = ()
 ) -> dict[str, float]:
-    """All figures of all metrics over one set of answers; a metric named twice is computed once.
+    """All figures of all metrics over one set of answers; a metric named twice is computed once, and one that is handed
+    over with its settings stands in for its name.
 
     Args:
         metrics: names (`"f1"`), `evaluate` objects, or functions `(y_true, y_pred) -> float | dict`, whose name becomes
@@ -86,18 +87,30 @@ def compute(
     """
     form = form_of(answers, references, labels)
     figures: dict[str, float] = {}
-    done: list[Any] = []
+    wanted: dict[Any, tuple[Any, str]] = {}
     for metric in metrics:
         made, name = _made(metric)
-        same = name if isinstance(made, AnswerMetric) else made
-        if same in done:
-            continue
-        done.append(same)
+        same = name if isinstance(made, AnswerMetric) else id(made)
+        if same not in wanted or not isinstance(metric, str):
+            wanted[same] = made, name
+    for made, name in wanted.values():
         for key, value in _figures(made, name, form, list(answers), list(references), tuple(labels)).items():
             if key in figures:
                 raise ConfigError(f"Two metrics give a figure called {key!r}.", fix=f"Rename the one of {name}.")
             figures[key] = value
     return figures
+
+
+def scores_texts(metric: Any) -> bool:
+    """Whether a language model must write before this metric has something to score: petune's own say so, and functions
+    and foreign objects are shown what people read.
+
+    Example:
+        >>> scores_texts("rouge"), scores_texts("token-accuracy"), scores_texts(lambda true, answered: 0.0)
+        (True, False, True)
+    """
+    made, _ = _made(metric)
+    return "text" in made.forms if isinstance(made, AnswerMetric) else True
 
 
 def _made(metric: Any) -> tuple[Any, str]:
@@ -146,6 +159,6 @@ def greater_is_better(key: str) -> bool:
         (True, False, False)
     """
     key = key.removeprefix("eval_")
-    if key == "loss":
+    if key in ("loss", "perplexity"):
         return False
     return not any(key in getattr(find("metrics", name), "smaller_is_better", ()) for name in names("metrics"))

@@ -28,6 +28,8 @@ class Family:
     """query, key and value are one linear map."""
     packs: bool = False
     """A block works piece by piece but for its attention, and asks the registry for that: padding can be left out."""
+    borders: bool = False
+    """Where positions start anew in a row without a mask, attention sees a border: texts of a packed row stay apart."""
 
 
 def _roles(
@@ -58,11 +60,13 @@ _LLAMA = Family(
     ),
     attention=("self_attn",),
     packs=True,
+    borders=True,
 )  # fmt: skip
 _SELF_AND_CROSS = _roles(
     "self_attn.q_proj encoder_attn.q_proj", "self_attn.k_proj encoder_attn.k_proj",
     "self_attn.v_proj encoder_attn.v_proj", "self_attn.out_proj encoder_attn.out_proj", "fc1", "fc2",
 )  # fmt: skip
+_BART = Family(("encoder.layers", "decoder.layers"), _SELF_AND_CROSS, attention=("self_attn",))
 
 FAMILIES: dict[str, Family] = {
     "bert": _BERT,
@@ -114,12 +118,16 @@ FAMILIES: dict[str, Family] = {
         attention=("attn",),
         fused=True,
         packs=True,
+        borders=True,
     ),
     "llama": _LLAMA,
     "qwen2": _LLAMA,
     "qwen3": _LLAMA,
     "opt": Family(("decoder.layers",), _SELF_AND_CROSS, attention=("self_attn",), packs=True),
-    "bart": Family(("encoder.layers", "decoder.layers"), _SELF_AND_CROSS, attention=("self_attn",)),
+    "bart": _BART,
+    "marian": _BART,
+    "mbart": _BART,
+    "m2m_100": _BART,
     "t5": Family(
         ("encoder.block", "decoder.block"),
         _roles(

@@ -20,9 +20,11 @@ from transformers import PreTrainedModel
 from petune.errors import BackboneError
 from petune.methods.base import AdapterLayer
 from petune.model.backbone import Backbone, quiet, shell_config
+from petune.model.families import FAMILIES
 from petune.model.outputs import around, outputs_of
 from petune.model.supplying import Call, Captured, Supplied, SuppliedStack, supplying
 from petune.model.twins import fill, remembered, twin, with_children
+from petune.tasks._packing import STARTS
 
 
 class Shell:
@@ -152,11 +154,24 @@ class Shell:
         `decoder_labels` where there are any, else its own input (as transformers' classifiers do).
         """
         taken = {name: value for name, value in given.items() if name in self.takes}
+        if STARTS in given:
+            taken["position_ids"] = self._with_borders(given[STARTS])
         shifted = getattr(self.model, "prepare_decoder_input_ids_from_labels", None)
         targets = given.get("decoder_labels", given.get("input_ids"))
         if shifted is not None and targets is not None and "decoder_input_ids" not in taken:
             taken["decoder_input_ids"] = shifted(labels=targets)
         return {"use_cache": False, **taken} if "use_cache" in self.takes else taken
+
+    def _with_borders(self, starts: Tensor) -> Tensor:
+        """Positions of packed texts, (B, T); a piece of padding is a text of its own."""
+        family = FAMILIES.get(self.backbone.model_type)
+        if family is None or not family.borders:
+            raise BackboneError(
+                f"The backbone {self.backbone.model_type!r} is not known to keep the texts of a packed row apart.",
+                expected=f"Those that do are {', '.join(name for name in FAMILIES if FAMILIES[name].borders)}.",
+                fix="Use packing='mixed', where texts of a block see each other, or packing=False.",
+            )
+        return starts.clamp(min=0)
 
     @functools.cached_property
     def _without_backbone(self) -> PreTrainedModel:

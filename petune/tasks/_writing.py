@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import field
@@ -17,13 +18,20 @@ from petune.tasks._padding import Side
 from petune.tasks._texts import CHUNK
 from petune.tasks.base import IGNORE, Example, Table, Task
 
+LARGEST = 700.0
+"""Losses above it have no exponential in double precision."""
+
 
 @knobs
 class WritingTask(Task):
     """A language model's task: it learns to foretell pieces, and its answers are texts that the model writes.
 
-    An answer in an evaluation is what the model would have said at every place, given the true pieces before it; a
-    prediction is written freely. Pieces are told by their numbers.
+    An evaluation has two halves. The loss, and what `default_metrics` name, are of what the model would have said at
+    every place, given the true pieces before it; pieces are told by their numbers. `text_metrics` are of what it writes
+    freely, as in a prediction.
+
+    A labelled example notes what its row would be asked in a prediction, where that is no more than the first pieces of
+    it: `_front`, how many; else `_prompt`, which they are. `_truth` is the text that should be written.
 
     Args:
         max_new_tokens: pieces that `predict` and `generate` write at most.
@@ -46,11 +54,39 @@ class WritingTask(Task):
         if self.labels:
             raise ConfigError("A language model's task has no labels.", fix="Drop labels=...")
 
+    def need_room(self, positions: int | None) -> None:
+        """Refuses more new pieces than the backbone has positions.
+
+        Raises:
+            ConfigError: with the positions that there are.
+        """
+        most = None if positions is None else positions - self.shifted  # a decoder's prompt needs at least one
+        check(
+            most is None or self.max_new_tokens <= most,
+            "max_new_tokens",
+            self.max_new_tokens,
+            f"{most} or less, because this backbone has {positions} positions",
+        )
+
     # ------------------------------------------------------------------ what is written
 
     def options(self) -> dict[str, Any]:
         """The options of `generate` that the knobs ask for."""
         return {"max_new_tokens": self.max_new_tokens, **self.generation}
+
+    def decoding(self, tokenizer: Any) -> dict[str, Any]:
+        """The options of `generate` that a tokenizer asks for; `eos_token_id` are further pieces at which to stop."""
+        end = getattr(tokenizer, "eos_token_id", None)
+        return {} if end is None else {"eos_token_id": [end]}
+
+    def prompt_of(self, example: Example) -> Example:
+        """What a labelled example's row would be asked in a prediction."""
+        if "_prompt" in example:
+            pieces = example["_prompt"]
+            return {"input_ids": pieces, "attention_mask": [1] * len(pieces), "row": example["row"]}
+        kept = {key: value for key, value in example.items() if not key.startswith("_") and key != "labels"}
+        front = example.get("_front")
+        return {key: value[:front] if isinstance(value, list) else value for key, value in kept.items()}
 
     def written(self, pieces: Sequence[int], prompt: int, tokenizer: Any) -> str:
         """The text of one generated row; a decoder's begins with its prompt, padded to `prompt` pieces."""
@@ -152,8 +188,22 @@ class WritingTask(Task):
         return None
 
     def default_metrics(self) -> tuple[str, ...]:
-        """The share of pieces that are foretold right, beside the loss, whose exponential is the perplexity."""
+        """The share of pieces that are foretold right, beside loss and perplexity."""
         return ("token_accuracy",)
+
+    def text_metrics(self) -> tuple[str, ...]:
+        """The metrics of written texts that `Tuner.evaluate` computes; a fit those that `TrainConfig.metrics` names."""
+        return ()
+
+    def of_loss(self, loss: float) -> dict[str, float]:
+        """The perplexity, the exponential of the mean loss per piece: among how many pieces the model is in doubt.
+
+        Example:
+            >>> from petune.tasks.causal_lm import CausalLM
+            >>> CausalLM().of_loss(0.0)
+            {'perplexity': 1.0}
+        """
+        return {"perplexity": math.exp(loss) if loss < LARGEST else math.inf}
 
     def headline(self) -> str:
         """The mean loss per piece picks the best adapter."""

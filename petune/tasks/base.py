@@ -202,6 +202,20 @@ class Task(ABC):
     def default_metrics(self) -> tuple[str, ...]:
         """Names of the metrics computed by `evaluate`; see `petune.metrics`."""
 
+    def of_loss(self, loss: float) -> dict[str, float]:
+        """What else `evaluate` tells of the mean loss, under other names."""
+        return {}
+
+    def need_room(self, positions: int | None) -> None:
+        """Refuses what the backbone is too short for, before any row is read.
+
+        Args:
+            positions: of the backbone; None: any number.
+
+        Raises:
+            ConfigError: with the knob.
+        """
+
     @abstractmethod
     def headline(self) -> str:
         """The key of the evaluation that picks the best adapter, such as `accuracy`."""

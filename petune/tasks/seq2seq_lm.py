@@ -94,9 +94,13 @@ class Seq2SeqLM(WritingTask):
         notices = cut_notice(table, read.cut, limit, read.longest)
         if labelled:
             targets = texts_of(table, named_column(table, self.target or "", "target"))
-            written = [ended(row, tokenizer) for row in pieces_of(targets, tokenizer, role="text_target")]
-            for example, row in zip(examples, written, strict=True):
-                example["labels"] = row[:limit]
+            end = tokenizer.eos_token_id
+            # mBART marks the language after the end.
+            plain = pieces_of(targets, tokenizer, role="text_target")
+            written = [row if end in row[-2:] else ended(row, tokenizer) for row in plain]
+            for example, row, target in zip(examples, written, targets, strict=True):
+                last = [] if len(row) <= limit or row[-1] == end else row[-1:]
+                example |= {"labels": [*row[: limit - len(last)], *last], "_truth": target}
             lengths = [len(row) for row in written]
             cut = sum(length > limit for length in lengths)
             notices += [f"Targets in {notice}" for notice in cut_notice(table, cut, limit, max(lengths))]

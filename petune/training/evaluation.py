@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from petune.data.batching import ordered_batches
+from petune.errors import ConfigError
 from petune.tasks.base import Example, Task
 from petune.training.batches import length_of, on_device, states_on_device
 from petune.training.ranks.dealing import ALONE, Ranks
 from petune.training.report import EvalReport
 from petune.training.trunk_cache import TrunkCache
+from petune.training.writing import write_answers
 
 
 def evaluate(
@@ -36,22 +38,54 @@ def evaluate(
     runs.
 
     Args:
-        metrics: names, `evaluate` objects or functions, as in `TrainConfig.metrics`.
+        metrics: names, `evaluate` objects or functions, as in `TrainConfig.metrics`. Those that score texts see what a
+            language model writes, the others what it foretells.
         device: None: where the learner's parameters are.
         cache: what the trunk makes of these rows, where that is known.
         max_tokens: padded positions of a batch; None: any number.
-        ranks: among several processes that all call this with the same rows each forwards its share of the batches,
-            and all have the figures of all rows (`petune.training.ranks.dealing`). Otherwise nothing is exchanged.
+        ranks: among several processes that all call this with the same rows each forwards its share of the batches
+            and writes its share of the texts, and all have the figures of all rows (`petune.training.ranks.dealing`).
+            Otherwise nothing is exchanged.
+
+    Raises:
+        ConfigError: a metric of texts where there is no text to compare with, or one that cannot score the answers.
     """
     from petune.metrics.base import compute, per_class  # imports evaluate, which takes seconds; predict needs it not
 
     device = device or device_of(learner)
     logits, loss = _forward_all(learner, task, tokenizer, examples, batch_size, device, cache, max_tokens, ranks)
     answers, references = task.answers(logits, examples), task.references(examples)
-    figures = compute(metrics, answers, references, task.labels)
-    items = sum(task.count(example) for example in examples)
+    texts = of_texts(task, examples, metrics)
+    figures = compute([metric for metric in metrics if metric not in texts], answers, references, task.labels)
+    mean = loss / max(sum(task.count(example) for example in examples), 1)
+    figures |= {"loss": mean, **task.of_loss(mean)}
+    if texts:
+        written = write_answers(learner, tokenizer, examples, batch_size, ranks)
+        figures |= compute(texts, written, [example["_truth"] for example in examples])
     classes = per_class(answers, references, task.labels) if task.labels else []
-    return EvalReport({**figures, "loss": loss / max(items, 1)}, classes, rows=len(references))
+    return EvalReport(figures, classes, rows=len(references))
+
+
+def of_texts(task: Task, examples: Sequence[Example], metrics: Sequence[Any]) -> list[Any]:
+    """Those metrics for which a language model must write.
+
+    Raises:
+        ConfigError: one of petune's own, where the rows hold no text to compare with.
+    """
+    from petune.metrics.base import scores_texts
+
+    if not task.generates:
+        return []
+    found = [metric for metric in metrics if scores_texts(metric)]
+    if not examples or "_truth" in examples[0]:
+        return found
+    if named := [metric for metric in found if not callable(metric)]:
+        raise ConfigError(
+            f"The metric {named[0]} compares texts, and these rows have none to compare with.",
+            expected="They are whole texts, whose pieces are foretold.",
+            fix="Drop it, or name a prompt and a completion.",
+        )
+    return []
 
 
 def logits_of(

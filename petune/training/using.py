@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 
 from petune.data.preparing import prepare, tell
 from petune.errors import AdapterError
+from petune.lookup import name_of
 from petune.model.adapter import Adapter
 from petune.model.bank import Bank
 from petune.model.generating import refuse_unless_writing
 from petune.model.learner import Learner
 from petune.model.modes import evaluating
+from petune.tasks._writing import WritingTask
 from petune.tasks.base import Example
 from petune.training.evaluation import evaluate, logits_of
 from petune.training.report import EvalReport
@@ -31,10 +33,11 @@ class Work(NamedTuple):
     tokenizer: Any
     said: set[str]
 
-    def evaluate(self, data: Any, metrics: Sequence[Any], batch_size: int) -> EvalReport:
+    def evaluate(self, data: Any, metrics: Sequence[Any], batch_size: int, generate: bool = True) -> EvalReport:
         """The figures of labelled rows; see `Tuner.evaluate`."""
         task, examples = self.adapter.task, self._examples(data, learn=False)
-        wanted = (*task.default_metrics(), *metrics)
+        texts = task.text_metrics() if isinstance(task, WritingTask) and generate else ()
+        wanted = (*task.default_metrics(), *texts, *metrics)
         with evaluating(*self.adapter.modules()):
             return evaluate(Learner(self.bank, self.adapter), task, self.tokenizer, examples, wanted, batch_size)
 
@@ -53,6 +56,17 @@ class Work(NamedTuple):
         refuse_unless_writing(self.adapter)
         prompts = [Prompt(self.adapter, self.tokenizer, example) for example in self._examples(texts, labelled=False)]
         return write_texts(self.bank.frame, prompts, batch_size=batch_size, **options)
+
+    def chat(self, messages: Any, options: dict[str, Any]) -> str:
+        """The reply to one conversation; see `Tuner.chat`."""
+        if not getattr(self.adapter.task, "converses", False):
+            raise AdapterError(
+                f"The adapter {self.adapter.name!r} was trained for {name_of('tasks', self.adapter.task)}: it does not chat.",
+                expected="Adapters of the tasks dialogue and instruction do.",
+                fix="Use predict or generate.",
+            )
+        (reply,) = self.generate([messages], 1, {**options, "num_return_sequences": 1})
+        return str(reply)
 
     def _examples(self, data: Any, **how: bool) -> list[Example]:
         backbone = self.adapter.shell.backbone

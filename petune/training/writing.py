@@ -14,6 +14,7 @@ from petune.tasks._padding import pad_inputs
 from petune.tasks._writing import WritingTask
 from petune.tasks.base import Example
 from petune.training.batches import length_of
+from petune.training.ranks.dealing import ALONE, Ranks
 
 
 class Prompt(NamedTuple):
@@ -50,9 +51,13 @@ def write_texts(
     """
     seeds, found = seeds_of(seed, len(prompts)), [None] * len(prompts)
     kinds: dict[str, list[int]] = {}
+    known: dict[tuple[int, int], str] = {}
     for index, prompt in enumerate(prompts):
-        refuse_unless_writing(prompt.adapter)
-        kinds.setdefault(_kind(prompt, options), []).append(index)
+        key = id(prompt.adapter), id(prompt.tokenizer)
+        if key not in known:
+            refuse_unless_writing(prompt.adapter)
+            known[key] = _kind(prompt, options)
+        kinds.setdefault(known[key], []).append(index)
     with evaluating(*{id(module): module for prompt in prompts for module in prompt.adapter.modules()}.values()):
         for kind in kinds.values():
             for places in ordered_batches([length_of(prompts[index].example) for index in kind], batch_size):
@@ -63,6 +68,23 @@ def write_texts(
     return found
 
 
+def write_answers(
+    learner: Any, tokenizer: Any, examples: Sequence[Example], batch_size: int, ranks: Ranks = ALONE
+) -> list[str]:
+    """What a learner's adapter writes for labelled rows, in their order; nothing that it learns from is touched.
+
+    Args:
+        ranks: of the processes that all call this: each writes its share, and all get everything.
+    """
+    adapter, mine = learner.adapter, range(ranks.rank, len(examples), ranks.processes)
+    prompts = [Prompt(adapter, tokenizer, adapter.task.prompt_of(examples[row])) for row in mine]
+    # One text for each row, also where the knobs ask for several in a prediction; random numbers as in a prediction.
+    options = {"seed": list(mine), "num_return_sequences": 1}
+    texts = write_texts(learner.bank.frame, prompts, batch_size=batch_size, **options) if prompts else []
+    found = ranks.gathered(dict(zip(mine, texts, strict=True)))
+    return [found[row] for row in range(len(examples))]
+
+
 def _task(prompt: Prompt) -> WritingTask:
     assert isinstance(prompt.adapter.task, WritingTask)
     return prompt.adapter.task
@@ -70,9 +92,23 @@ def _task(prompt: Prompt) -> WritingTask:
 
 def _kind(prompt: Prompt, options: dict[str, Any]) -> str:
     """Equal for prompts that may share a batch: padded alike, written with the same options."""
-    asked = {**_task(prompt).options(), **options}
+    asked = _options(prompt, options)
     own = id(prompt.adapter) if prompt.adapter.method.residence == "private" else 0
     return f"{prompt.tokenizer.pad_token_id} {_task(prompt).side} {sorted(asked.items(), key=str)} {own}"
+
+
+def _options(prompt: Prompt, options: dict[str, Any]) -> dict[str, Any]:
+    """The call's options on top of the task's knobs, on top of what the tokenizer asks for.
+
+    A text ends at the checkpoint's own last piece, and at the one that its adapter learnt to end with.
+    """
+    task, tokenizer = _task(prompt), prompt.tokenizer
+    found = {"pad_token_id": tokenizer.pad_token_id, **task.decoding(tokenizer)}
+    if "eos_token_id" in found:
+        own = prompt.adapter.shell.model.generation_config.eos_token_id
+        known = own if isinstance(own, list) else [] if own is None else [own]
+        found["eos_token_id"] = list(dict.fromkeys([*known, *found["eos_token_id"]]))
+    return {**found, **task.options(), **options}
 
 
 def _batch(
@@ -80,8 +116,7 @@ def _batch(
 ) -> list[Any]:
     """The texts of one batch."""
     first, task = prompts[0], _task(prompts[0])
-    asked = {**task.options(), **options}
-    asked.setdefault("pad_token_id", first.tokenizer.pad_token_id)
+    asked = _options(first, options)
     device = first.adapter.shell.backbone.device
     inputs = pad_inputs([prompt.example for prompt in prompts], first.tokenizer, task.side)
     inputs = {name: tensor.to(device) for name, tensor in inputs.items()}

@@ -1,0 +1,44 @@
+"""What scores of written texts have in common: every right text of a row, and the packages that count."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any
+
+from petune.errors import ConfigError
+
+
+def right_texts(references: Sequence[str | Sequence[str]]) -> list[list[str]]:
+    """All right texts of each row: a row may have one, or a list of them.
+
+    Example:
+        >>> right_texts(["Paris"]), right_texts([["Paris", "paris"]])
+        ([['Paris']], [['Paris', 'paris']])
+    """
+    return [[row] if isinstance(row, str) else list(row) for row in references]
+
+
+def streams(references: Sequence[str | Sequence[str]]) -> list[list[Any]]:
+    """The same as sacrebleu wants it: the first right text of every row, the second of every row, and so on.
+
+    Example:
+        >>> streams([["a", "b"], ["c"]])
+        [['a', 'c'], ['b', None]]
+    """
+    rows = right_texts(references)
+    return [[row[n] if n < len(row) else None for row in rows] for n in range(max(map(len, rows)))]
+
+
+def need_package(package: str, metric: str) -> None:
+    """Refuses to score without the package that does it.
+
+    Raises:
+        ConfigError: with the extra that brings it.
+    """
+    if find_spec(package) is None:
+        raise ConfigError(
+            f"The metric {metric} needs {package.replace('_', '-')}, which is not installed.",
+            expected="It comes with the extra 'generation'.",
+            fix="Run: pip install 'petune[generation]'. Or leave texts out: evaluate(..., generate=False).",
+        )
