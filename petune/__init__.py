@@ -30,9 +30,13 @@ if TYPE_CHECKING:
     from petune.methods.prefix import Prefix as Prefix
     from petune.storage.store import AdapterStore as AdapterStore
     from petune.tasks.causal_lm import CausalLM as CausalLM
+    from petune.tasks.dialogue import Dialogue as Dialogue
+    from petune.tasks.instruction import Instruction as Instruction
     from petune.tasks.seq2seq_lm import Seq2SeqLM as Seq2SeqLM
     from petune.tasks.sequence_classification import SequenceClassification as SequenceClassification
+    from petune.tasks.summarization import Summarization as Summarization
     from petune.tasks.token_classification import TokenClassification as TokenClassification
+    from petune.tasks.translation import Translation as Translation
     from petune.tuner import Tuner as Tuner
 
 __version__ = "0.1.0"
@@ -43,16 +47,20 @@ _HOMES = {
     "AdaLoRA": "petune.methods.adalora",
     "Bottleneck": "petune.methods.bottleneck",
     "CausalLM": "petune.tasks.causal_lm",
+    "Dialogue": "petune.tasks.dialogue",
     "Full": "petune.methods.full",
     "Head": "petune.methods.head",
+    "Instruction": "petune.tasks.instruction",
     "Job": "petune.joint",
     "LoRA": "petune.methods.lora",
     "PetuneError": "petune.errors",
     "Prefix": "petune.methods.prefix",
     "Seq2SeqLM": "petune.tasks.seq2seq_lm",
     "SequenceClassification": "petune.tasks.sequence_classification",
+    "Summarization": "petune.tasks.summarization",
     "TokenClassification": "petune.tasks.token_classification",
     "TrainConfig": "petune.config",
+    "Translation": "petune.tasks.translation",
     "Tuner": "petune.tuner",
     "diagnose": "petune.doctor.examining",
     "fit_many": "petune.joint",

@@ -154,8 +154,7 @@ class Tuner:
         Args:
             data: as for `fit`.
             metrics: further metrics: names, `evaluate` objects or functions `(y_true, y_pred)`.
-            generate: whether a language model also writes for the figures that its task has of written texts, which
-                takes a forward for each piece; False leaves these out.
+            generate: whether a language model also writes, a forward for each piece, for its figures of written texts.
 
         Raises:
             DataError: rows that cannot be used, or a label that training never saw, with its place.
@@ -171,11 +170,7 @@ class Tuner:
         return self._work.predict(texts, batch_size)
 
     def predict_proba(self, texts: Sequence[Any], batch_size: int = BATCH) -> Any:
-        """(rows, C) probabilities in the order of `classes_`; for tags a list of (words, C).
-
-        Raises:
-            DataError: items that are no text, with their row.
-        """
+        """(rows, C) probabilities in the order of `classes_`; for tags a list of (words, C). Raises as `predict`."""
         return self._work.predict_proba(texts, batch_size)
 
     def generate(self, texts: Sequence[Any], batch_size: int = BATCH, **options: Any) -> list[Any]:
@@ -191,15 +186,10 @@ class Tuner:
         return self._work.generate(texts, batch_size, options)
 
     def chat(self, messages: Any, **options: Any) -> str:
-        """The reply to one conversation, of an adapter whose task is `dialogue` or `instruction`.
-
-        Args:
-            messages: what was said so far, `[{"role": "user", "content": "Hello"}, ...]`, or one question as a string.
-            options: as for `generate`.
+        """The reply to one conversation: a list of messages, or one question; options as for `generate`.
 
         Raises:
-            AdapterError: the task is no dialogue.
-            DataError: messages that are no conversation, or that end with a reply.
+            AdapterError, DataError: another task than `dialogue` or `instruction`; no conversation to reply to.
         """
         return self._work.chat(messages, options)
 

@@ -11,9 +11,9 @@ from itertools import combinations, product
 from typing import NamedTuple
 
 from tests.kinds import KINDS, METHODS
-from tests.tiny import FAMILIES
 
 TASKS = tuple(KINDS)
+FAMILIES = tuple(dict.fromkeys(family for kind in KINDS.values() for family in kind.families))
 NO_TOKENS = tuple(family for family in FAMILIES if family not in KINDS["tokens"].families)
 """Families without token classification in transformers."""
 NO_PREFIX = ("deberta-v2", "mpnet")

@@ -206,7 +206,7 @@ def test_a_tokenizer_without_a_pad_token_is_refused():
     """Rows of several lengths cannot share a batch without one."""
     tokenizer = tiny.tokenizer("gpt2")
     tokenizer.pad_token = None
-    made = Tuner(language_model("gpt2"), task=task("gpt2"), tokenizer=tokenizer)
+    made = Tuner(language_model("gpt2"), task=task("gpt2", max_new_tokens=6), tokenizer=tokenizer)
     with pytest.raises(BackboneError, match="no pad token"):
         made.fit(rows("gpt2"))
 

@@ -77,13 +77,17 @@ _SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "t5": ("T5Config", {"d_model": WIDTH, "d_kv": 16, "d_ff": 64, "num_layers": BLOCKS, "num_heads": HEADS}),
     "bart": ("BartConfig", {**_BART, "max_position_embeddings": LONGEST}),
+    "marian": ("MarianConfig", {**_BART, "max_position_embeddings": LONGEST}),
+    "mbart": ("MBartConfig", {**_BART, "max_position_embeddings": LONGEST}),
 }
-FAMILIES: tuple[str, ...] = tuple(_SHAPES)
+WRITE_ONLY = ("marian", "mbart")
+"""Families whose models write, and have no classifiers (or no need of one more test of BART's)."""
+FAMILIES: tuple[str, ...] = tuple(family for family in _SHAPES if family not in WRITE_ONLY)
 
 WITH_TOKEN_TYPES = ("bert", "electra", "albert", "deberta-v2")
 """Families whose tokenizers give `token_type_ids`."""
 
-_FAIRSEQ = ("roberta", "xlm-roberta", "mpnet", "opt", "bart")
+_FAIRSEQ = ("roberta", "xlm-roberta", "mpnet", "opt", "bart", "mbart")
 """Families whose special tokens come in fairseq's order; MPNet has its padding index 1 written into the code."""
 
 
@@ -101,8 +105,8 @@ def config(family: str, *, dropout: float = 0.1, **changes: Any) -> PreTrainedCo
     tokens = {"pad_token_id": ids["[PAD]"], "bos_token_id": ids["[CLS]"], "eos_token_id": ids["[SEP]"]}
     if family == "modernbert":
         tokens |= {"cls_token_id": ids["[CLS]"], "sep_token_id": ids["[SEP]"]}
-    if family in ("t5", "bart"):
-        tokens |= {"decoder_start_token_id": ids["[PAD]" if family == "t5" else "[SEP]"]}
+    if family in ("t5", "bart", "marian", "mbart"):
+        tokens |= {"decoder_start_token_id": ids["[PAD]" if family in ("t5", "marian") else "[SEP]"]}
     made = getattr(transformers, name)(**{"vocab_size": VOCABULARY, **shape, **tokens, **changes})
     spread = next((key for key in ("initializer_range", "init_std") if hasattr(made, key)), None)
     if spread and spread not in changes:  # T5 scales by its widths instead

@@ -68,7 +68,7 @@ def refuse_unless_writing(adapter: Adapter) -> None:
     if not adapter.shell.model.can_generate():
         raise AdapterError(
             f"The adapter {adapter.name!r} was trained for {name_of('tasks', adapter.task)}: it writes no texts.",
-            expected="Adapters of the tasks causal-lm and seq2seq-lm do.",
+            expected="Adapters of causal-lm, dialogue, instruction, seq2seq-lm, summarization and translation do.",
             fix="Use predict for it.",
         )
 

@@ -61,7 +61,7 @@ class Work(NamedTuple):
         """The reply to one conversation; see `Tuner.chat`."""
         if not getattr(self.adapter.task, "converses", False):
             raise AdapterError(
-                f"The adapter {self.adapter.name!r} was trained for {name_of('tasks', self.adapter.task)}: it does not chat.",
+                f"The adapter {self.adapter.name!r} was trained for {name_of('tasks', self.adapter.task)}: it chats not.",
                 expected="Adapters of the tasks dialogue and instruction do.",
                 fix="Use predict or generate.",
             )

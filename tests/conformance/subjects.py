@@ -104,7 +104,7 @@ class Subject(NamedTuple):
 def hidden(bank: Bank, inputs: dict[str, Tensor]) -> Tensor:
     """The bare backbone's last hidden state; sequence-to-sequence models read the batch on both sides."""
     known = {key: value for key, value in inputs.items() if key in ("input_ids", "attention_mask", "token_type_ids")}
-    if bank.backbone.model_type == "t5":
+    if bank.backbone.model_type in ("t5", "marian"):
         known["decoder_input_ids"] = known["input_ids"]
     found: Tensor = bank.backbone.model(**known).last_hidden_state
     return found
