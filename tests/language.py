@@ -19,7 +19,7 @@ from tests import tiny
 from tests.conformance.subjects import method, shake
 
 DECODERS = ("gpt2", "llama", "qwen2", "qwen3", "opt")
-PAIRED = ("t5", "bart")
+PAIRED = ("t5", "bart", "marian")
 """Families with an encoder and a decoder."""
 WRITERS = (*DECODERS, *PAIRED)
 
@@ -39,7 +39,8 @@ def language_model(family: str, seed: int = 0, *, untied: bool = False, **change
     Args:
         untied: the head has weights of its own, also where the family's configuration ties them (T5 1.1).
     """
-    auto = transformers.AutoModelForSeq2SeqLM if family in PAIRED else transformers.AutoModelForCausalLM
+    paired = family in PAIRED or family in tiny.WRITE_ONLY
+    auto = transformers.AutoModelForSeq2SeqLM if paired else transformers.AutoModelForCausalLM
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         made: PreTrainedModel = auto.from_config(tiny.config(family, **changes)).eval()

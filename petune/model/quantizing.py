@@ -83,7 +83,7 @@ def load(source: str, quantize: str | None) -> tuple[Any, frozenset[str], bool]:
     refuse_pickles(source)
     options = {} if quantize is None else _options(source, quantize)
     model, info = AutoModel.from_pretrained(source, output_loading_info=True, **SAFELY, **options)
-    missing = frozenset(info["missing_keys"])
+    missing = frozenset(info["missing_keys"]) - (_computed(model) if info["missing_keys"] else frozenset())
     # Of an architecture outside of the table nobody knows the blocks: what turns out to be a head is skipped.
     heads = [path for path, _ in packed(model) if f"{path}.weight" in missing]
     if heads and options:
@@ -97,6 +97,13 @@ def load(source: str, quantize: str | None) -> tuple[Any, frozenset[str], bool]:
             fix="Open it without quantize.",
         )
     return model, missing, bool(options)
+
+
+def _computed(model: Any) -> frozenset[str]:
+    """Parameters that an architecture computes and never learns (Marian's sines): no checkpoint need hold them."""
+    with torch.device("meta"):
+        plain = type(model)(model.config)
+    return frozenset(name for name, parameter in plain.named_parameters() if not parameter.requires_grad)
 
 
 def _options(source: str, quantize: str) -> dict[str, Any]:

@@ -85,8 +85,8 @@ def last_piece(tokenizer: Any) -> int | None:
         (probe,) = converse([list(PROBE)], ["a probe of the chat template"], tokenizer)
     except PetuneError:  # it wants more than a question and a reply
         return None
-    piece = probe.pieces[probe.replies[-1][1] - 1]
-    return piece if piece in tokenizer.all_special_ids else None
+    special = [piece for piece in probe.pieces[slice(*probe.replies[-1])] if piece in tokenizer.all_special_ids]
+    return special[-1] if special else None
 
 
 def _rendered(turns: Sequence[Turn], tokenizer: Any, place: str, *, opened: bool = False) -> str:

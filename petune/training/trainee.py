@@ -14,6 +14,7 @@ from petune.errors import ConfigError, TrainingError
 from petune.tasks.base import Example, Task
 from petune.training.callbacks import Callback
 from petune.training.class_weight import class_weights
+from petune.training.evaluation import rehearsed
 from petune.training.selection import Selection, make_selection, refuse_without_evaluation
 
 if TYPE_CHECKING:
@@ -76,12 +77,9 @@ class Trainee:
         if self.eval_examples is None:
             refuse_without_evaluation(self.config)
             return None
-        from petune.metrics.base import compute  # imports evaluate, which takes seconds
-
-        # A rehearsal with perfect answers: a metric that is unknown or fails is told now and not after an epoch.
-        truth = self.task.references(self.eval_examples)
-        figures = compute((*self.task.default_metrics(), *self.config.metrics), truth, truth, self.task.labels)
-        return make_selection(self.config, self.task.headline(), {*figures, "loss"})
+        # A metric that is unknown or fails is told now and not after an epoch.
+        figures = rehearsed(self.task, self.eval_examples, (*self.task.default_metrics(), *self.config.metrics))
+        return make_selection(self.config, self.task.headline(), figures)
 
 
 def agreed(trainees: Sequence[Trainee]) -> TrainConfig:

@@ -59,9 +59,10 @@ class Work(NamedTuple):
 
     def chat(self, messages: Any, options: dict[str, Any]) -> str:
         """The reply to one conversation; see `Tuner.chat`."""
-        if not getattr(self.adapter.task, "converses", False):
+        adapter = self.adapter
+        if not getattr(adapter.task, "converses", False):
             raise AdapterError(
-                f"The adapter {self.adapter.name!r} was trained for {name_of('tasks', self.adapter.task)}: it chats not.",
+                f"The adapter {adapter.name!r} was trained for {name_of('tasks', adapter.task)}: it holds no dialogue.",
                 expected="Adapters of the tasks dialogue and instruction do.",
                 fix="Use predict or generate.",
             )

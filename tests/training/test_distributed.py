@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.training.fakes import examples
-from tests.training.two_processes import cached, job
+from tests.training.two_processes import cached, job, writing
 
 ROOT = Path(__file__).parents[2]
 PLAIN = {
@@ -74,6 +74,7 @@ def both(tmp_path_factory) -> list[dict[str, Any]]:
         "other row": {**PLAIN, "batch_size": 4, "unlike": {"row": int(rows_apart())}},
         "other knobs": {**PLAIN, "batch_size": 4, "unlike": {"seed": 1, "weight_decay": 0.5}},
         "after all": {**PLAIN, "batch_size": 4},
+        "written": {**PLAIN, "batch_size": 2, "metrics": ["chrf"]},
     }
     return launch(out, jobs)
 
@@ -164,3 +165,12 @@ def test_a_refusal_leaves_the_processes_able_to_go_on(both):
     """After all of these errors the same two processes train as before."""
     for rank in both:
         assert rank["after all"]["state"] == rank["plain"]["state"]
+
+
+def test_two_processes_share_what_is_to_be_written(both):
+    """Of five texts one writes three and the other two; both know the score of one process that wrote them all."""
+    first, second = (rank["written"] for rank in both)
+    alone = writing(0, **PLAIN, batch_size=4, metrics=["chrf"])
+    assert (first["written"], second["written"], alone["written"]) == ([3, 3], [2, 2], [5, 5])
+    assert first["scores"] == second["scores"] and len(first["scores"]) == 2
+    np.testing.assert_allclose(first["scores"], alone["scores"], rtol=1e-6)

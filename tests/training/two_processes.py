@@ -18,9 +18,11 @@ from petune.model.adapter import Adapter
 from petune.model.backbone import Backbone
 from petune.model.bank import Bank
 from petune.model.learner import Learner
+from petune.training import writing as writing_room
 from petune.training.loop import train
 from tests import tiny
 from tests.conformance import subjects
+from tests.language import language_model
 from tests.training.fakes import FakeLearner, FakeTask, Shaping, examples, settings
 
 
@@ -101,11 +103,36 @@ def cached(rank: int, **knobs: Any) -> dict[str, Any]:
     }
 
 
+def writing(rank: int, **knobs: Any) -> dict[str, Any]:
+    """Trains LoRA on a tiny GPT-2 that writes 5 texts at each evaluation; counts those written by this process."""
+    home = Backbone.open(language_model("gpt2", dropout=0.0))
+    bank, task, tokenizer = Bank(home), subjects.task("causal"), subjects.tokenizer("gpt2")
+    home.pad_token_id = tokenizer.pad_token_id
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        adapter = Adapter.make(home, "a", subjects.method("lora"), task)
+    bank.add(adapter)
+    rows, counted, plain = subjects.examples("gpt2", "causal", 8), [], writing_room.write_texts
+
+    def counting(frame: Any, prompts: Any, **given: Any) -> Any:
+        counted.append(len(prompts))
+        return plain(frame, prompts, **given)
+
+    writing_room.write_texts = counting
+    try:
+        report = train(Learner(bank, adapter), task, tokenizer, rows, rows[:5], settings(**knobs))
+    finally:
+        writing_room.write_texts = plain
+    return {"scores": [row["eval_chrf"] for row in report.history if "eval_chrf" in row], "written": counted}
+
+
+def kind_of(knobs: dict[str, Any]) -> Any:
+    """The function that does a job."""
+    return cached if "cache_trunk" in knobs else writing if "metrics" in knobs else job
+
+
 if __name__ == "__main__":
     rank = int(os.environ["RANK"])
-    results = {
-        name: (cached if "cache_trunk" in knobs else job)(rank, **knobs)
-        for name, knobs in json.loads(sys.argv[2]).items()
-    }
+    results = {name: kind_of(knobs)(rank, **knobs) for name, knobs in json.loads(sys.argv[2]).items()}
     (Path(sys.argv[1]) / f"{rank}.json").write_text(json.dumps(results))
     torch.distributed.destroy_process_group()
