@@ -186,11 +186,7 @@ class Tuner:
         return self._work.generate(texts, batch_size, options)
 
     def chat(self, messages: Any, **options: Any) -> str:
-        """The reply to one conversation: a list of messages, or one question; options as for `generate`.
-
-        Raises:
-            AdapterError, DataError: another task than `dialogue` or `instruction`; no conversation to reply to.
-        """
+        """The reply to a list of messages, or to one question, of a `dialogue` or `instruction`; see `generate`."""
         return self._work.chat(messages, options)
 
     @property

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny import folder
+from tests.language import language_model
+from tests.tiny import folder, tokenizer
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 PROMISED = {
@@ -16,9 +17,26 @@ PROMISED = {
     "ner": ("LOC", "PER", "Carla"),
     "many_tasks_one_backbone": ("('mood', 'kind')", "[(2,), (3,), None]", "A, B, A bit-equal: True", "('kind',)"),
     "merge_and_export": ("Merged 'default'", "adapter_config.json", "True"),
+    "dialogue": ("perplexity", "rougeL", "reply: "),
+    "translation": ("bleu", "chrf", "with beams: ", "greedy: "),
     "rate_sweep": ("rate-0.0001: loss", "The best one is rate-"),
     "your_own_method": ("trainable parameters", "True"),
 }
+
+
+WRITERS = {"dialogue": "qwen3", "translation": "marian"}
+"""Examples that need a language model, and its family."""
+
+
+@pytest.fixture(scope="module")
+def writers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Tiny language models with their tokenizers, by the example that takes them."""
+    made = {}
+    for example, family in WRITERS.items():
+        made[example] = tmp_path_factory.mktemp(example)
+        for part in (language_model(family, max_position_embeddings=256), tokenizer(family)):
+            part.save_pretrained(made[example])
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +54,14 @@ def run(example: Path, *words: str | Path, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft asks for it
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_runs(
-    example: Path, backbone: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    example: Path,
+    backbone: Path,
+    writers: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """It runs to its end and prints what it promises; nothing that it compares is different."""
-    run(example, backbone, monkeypatch=monkeypatch)
+    run(example, writers.get(example.stem, backbone), monkeypatch=monkeypatch)
     told = capsys.readouterr().out
     assert not [word for word in PROMISED[example.stem] if word not in told], told
     assert "False" not in told.split(), told

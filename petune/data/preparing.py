@@ -81,6 +81,7 @@ def prepare(
         task = task.learn(table)
         notices += task.chosen(given)
     longest = positions or UNLIMITED
+    table, held = task.unfolded(table), None if held is None else task.unfolded(held)
     encoded = task.encode(table, tokenizer, longest=longest, labelled=labelled)
     _refuse_unknown_pieces(task, encoded.examples, table, tokenizer, vocabulary)
     warnings = [*encoded.notices, *(odd_rows(task, table, encoded.examples, tokenizer) if labelled else ())]

@@ -21,7 +21,7 @@ STARTS = "text_positions"
 
 
 def blocks(texts: Sequence[Sequence[int]], size: int, *, apart: bool) -> list[Example]:
-    """The blocks of all texts, `size` pieces each; the last one may be shorter.
+    """The blocks of all texts, `size` pieces each; the last one may be shorter. Their rows are those they begin in.
 
     Args:
         texts: pieces, each with its end.
@@ -36,11 +36,12 @@ def blocks(texts: Sequence[Sequence[int]], size: int, *, apart: bool) -> list[Ex
     stream = list(itertools.chain.from_iterable(texts))
     places = list(itertools.chain.from_iterable(range(len(text)) for text in texts))
     labels = [IGNORE if apart and place == 0 else piece for piece, place in zip(stream, places, strict=True)]
+    owners = [row for row, text in enumerate(texts) for _ in text]
     made: list[Example] = []
     for start in range(0, max(len(stream) - 1, 1), size - 1):
         span = slice(start, start + size)
         # The first piece of a block is there to be read.
-        block: Example = {"input_ids": stream[span], "labels": [IGNORE, *labels[span][1:]], "row": len(made)}
+        block: Example = {"input_ids": stream[span], "labels": [IGNORE, *labels[span][1:]], "row": owners[start]}
         if apart:
             block[STARTS] = _from_zero(places[span])
         else:

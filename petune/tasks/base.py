@@ -206,6 +206,10 @@ class Task(ABC):
         """What else `evaluate` tells of the mean loss, under other names."""
         return {}
 
+    def unfolded(self, table: Table) -> Table:
+        """The table with columns of its own for what the task reads out of the cells of others."""
+        return table
+
     def need_room(self, positions: int | None) -> None:
         """Refuses what the backbone is too short for, before any row is read.
 

@@ -55,6 +55,8 @@ class Dialogue(WritingTask):
     auto_class: ClassVar[str] = "AutoModelForCausalLM"
     side: ClassVar[Side] = "left"
     shifted: ClassVar[bool] = True
+    texts_in: ClassVar[tuple[str, ...]] = ("messages", "prompt")
+    answers_in: ClassVar[str] = "response"
     converses: ClassVar[bool] = True
     """Whether `Tuner.chat` replies to what was said."""
 

@@ -59,7 +59,7 @@ class Translation(Seq2SeqLM):
         Raises:
             DataError: no rows, or no such column.
         """
-        table, named = self._flat(table), self
+        table, named = self.unfolded(table), self
         codes = (self.source_language, self.target_language)
         if self.source is None and self.target is None and set(codes) <= set(table.columns):
             named = dataclasses.replace(self, source=codes[0], target=codes[1])
@@ -74,7 +74,7 @@ class Translation(Seq2SeqLM):
         """
         need_languages(tokenizer, self.source_language, self.target_language)
         with tell_languages(tokenizer, self.source_language, self.target_language):
-            return super().encode(self._flat(table), tokenizer, longest=longest, labelled=labelled)
+            return super().encode(self.unfolded(table), tokenizer, longest=longest, labelled=labelled)
 
     def table(self, texts: Sequence[Any]) -> Table:
         """Rows of sources.
@@ -94,7 +94,7 @@ class Translation(Seq2SeqLM):
         """BLEU and chrF, as papers on translation quote them; ROUGE besides."""
         return ("bleu", "chrf", "rouge")
 
-    def _flat(self, table: Table) -> Table:
+    def unfolded(self, table: Table) -> Table:
         """The rows with both texts of `translation` in columns of their own."""
         if NESTED not in table.columns or not any(isinstance(value, Mapping) for _, value in cells(table, NESTED)):
             return table

@@ -14,7 +14,7 @@ from petune.errors import ConfigError, TrainingError
 from petune.tasks.base import Example, Task
 from petune.training.callbacks import Callback
 from petune.training.class_weight import class_weights
-from petune.training.evaluation import rehearsed
+from petune.training.evaluation import of_texts, rehearsed
 from petune.training.selection import Selection, make_selection, refuse_without_evaluation
 
 if TYPE_CHECKING:
@@ -78,6 +78,12 @@ class Trainee:
             refuse_without_evaluation(self.config)
             return None
         # A metric that is unknown or fails is told now and not after an epoch.
+        if self.config.sharding and of_texts(self.task, self.eval_examples, self.config.metrics):
+            raise ConfigError(
+                "Texts are to be written while the weights lie in shards.",
+                expected="A process writes its texts alone, and has only a part of the weights.",
+                fix="Leave metrics of texts out of TrainConfig, and call evaluate after the run.",
+            )
         figures = rehearsed(self.task, self.eval_examples, (*self.task.default_metrics(), *self.config.metrics))
         return make_selection(self.config, self.task.headline(), figures)
 

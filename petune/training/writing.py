@@ -79,7 +79,7 @@ def write_answers(
     adapter, mine = learner.adapter, range(ranks.rank, len(examples), ranks.processes)
     prompts = [Prompt(adapter, tokenizer, adapter.task.prompt_of(examples[row])) for row in mine]
     # One text for each row, also where the knobs ask for several in a prediction; random numbers as in a prediction.
-    options = {"seed": list(mine), "num_return_sequences": 1}
+    options: dict[str, Any] = {"seed": list(mine), "num_return_sequences": 1}
     texts = write_texts(learner.bank.frame, prompts, batch_size=batch_size, **options) if prompts else []
     found = ranks.gathered(dict(zip(mine, texts, strict=True)))
     return [found[row] for row in range(len(examples))]
