@@ -148,7 +148,8 @@ def _logits(
     found: list[Any] = [None] * len(examples)
     # Rows padded by one tokenizer share batches; adapters of one backbone nearly always have the same.
     kinds: dict[str, list[int]] = {}
-    padding = {adapter: _padding(residents.tokenizer(adapter)) for adapter in {adapter for adapter, _ in examples}}
+    sides = {adapter: _side(adapter.task, residents.tokenizer(adapter)) for adapter, _ in examples}
+    padding = {adapter: f"{_padding(residents.tokenizer(adapter))} {side}" for adapter, side in sides.items()}
     for index, (adapter, _) in enumerate(examples):
         kinds.setdefault(padding[adapter], []).append(index)
     for kind in kinds.values():
@@ -164,13 +165,13 @@ def _run(residents: Residents, contents: Contents, batch: list[tuple[Adapter, Ex
     """Runs one batch; each example's logits."""
     bank, tokenizer = residents.bank, residents.tokenizer(batch[0][0])
     parts = [adapter.task.parts(example) for adapter, example in batch]
-    side: Side = getattr(tokenizer, "padding_side", "right")
-    inputs = pad_inputs([part for some in parts for part in some], tokenizer, side)
+    inputs = pad_inputs([part for some in parts for part in some], tokenizer, _side(batch[0][0].task, tokenizer))
     inputs = {name: tensor.to(bank.backbone.device) for name, tensor in inputs.items()}
     names = [adapter.name for (adapter, _), some in zip(batch, parts, strict=True) for _ in some]
     # One name alone is a route that also holds while that adapter is merged.
-    output = run(bank, bank.frame(names[0] if len(set(names)) == 1 else names, contents), inputs)
-    answered = iter(output.logits)
+    alone = len(set(names)) == 1
+    output = run(bank, bank.frame(names[0] if alone else names, contents), inputs)
+    answered = iter(batch[0][0].task.logits(output, inputs) if alone else output.logits)
     return [
         adapter.task.split(torch.stack([next(answered) for _ in some]), [example])[0]
         for (adapter, example), some in zip(batch, parts, strict=True)
@@ -186,7 +187,13 @@ def _some(task: Task, texts: Any, rows: list[int]) -> Table:
     return dataclasses.replace(table, place=lambda index: f"row {rows[index]}")
 
 
+def _side(task: Task, tokenizer: Any) -> Side:
+    """On which side a task's rows are padded."""
+    own: Side = getattr(tokenizer, "padding_side", "right")
+    return task.side or own
+
+
 def _padding(tokenizer: Any) -> str:
     """Equal for tokenizers whose rows may share a batch: they pad alike."""
-    marks = (getattr(tokenizer, name, None) for name in ("pad_token_id", "padding_side"))
-    return f"{type(tokenizer).__name__} {[*marks]} {sorted(tokenizer.model_input_names)}"
+    pad = getattr(tokenizer, "pad_token_id", None)
+    return f"{type(tokenizer).__name__} {pad} {sorted(tokenizer.model_input_names)}"

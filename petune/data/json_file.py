@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from petune.data.records import table_of
+from petune.data.squad_file import read_squad, squad_of
 from petune.data.text_file import at_line, lines_of, text_of
 from petune.errors import DataError
 from petune.tasks.base import Table
@@ -19,10 +20,14 @@ _BLANK = re.compile(r"[ \t\r\n]*")
 def read_json(path: Path) -> Table:
     """The objects of a `.jsonl` or `.json` file: one per line, or a list of them; `place` names their lines.
 
+    Files in SQuAD's nested form become a row per question.
+
     Raises:
         DataError: broken JSON, a key that occurs twice, an item that is no object, each with its line.
     """
     text = text_of(path)
+    if (articles := squad_of(text)) is not None:
+        return read_squad(articles, path)
     pairs = list(_list(text, path) if text.lstrip().startswith("[") else _lines(text, path))
     return table_of([item for _, item in pairs], path.name, at_line(path.name, [line for line, _ in pairs]))
 

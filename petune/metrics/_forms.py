@@ -11,9 +11,10 @@ import numpy as np
 
 from petune.errors import DataError
 
-Form = Literal["label", "labels", "tags", "number", "text"]
+Form = Literal["label", "labels", "tags", "number", "text", "ranking"]
 """One str per row, of known classes; a list of str in class order; a list of str per word; a float; one str per row
-that is written or found, whose reference is a str, or a list of all that are right."""
+that is written or found, whose reference is a str, or a list of all that are right; a list of str, the likeliest first,
+whose reference is one str."""
 
 SPAN_TAG = re.compile(r"O|[BIESLU]-.+", re.DOTALL)
 
@@ -29,6 +30,8 @@ def form_of(answers: Sequence[Any], references: Sequence[Any], labels: Sequence[
         ('labels', 'tags')
         >>> form_of(["Paris"], [["Paris", "paris"]], [])
         'text'
+        >>> form_of([["Paris", "Rome"]], ["Rome"], [])
+        'ranking'
     """
     if len(answers) != len(references):
         raise DataError(
@@ -39,6 +42,8 @@ def form_of(answers: Sequence[Any], references: Sequence[Any], labels: Sequence[
     first = references[0]
     if isinstance(answers[0], str):
         return "label" if labels and isinstance(first, str) else "text"
+    if isinstance(first, str):
+        return "ranking"
     if not isinstance(first, (list, tuple, np.ndarray)):
         return "number"
     order = {name: position for position, name in enumerate(labels)}

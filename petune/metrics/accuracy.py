@@ -16,11 +16,14 @@ class Accuracy(AnswerMetric):
         {'accuracy': 0.5}
     """
 
-    forms: ClassVar[tuple[Form, ...]] = ("label", "labels")
+    forms: ClassVar[tuple[Form, ...]] = ("label", "labels", "text")
 
     def _compute(self, predictions: list[Any], references: list[Any], **_: Any) -> dict[str, float]:
         from sklearn.metrics import accuracy_score
 
+        if isinstance(predictions[0], str) and not isinstance(references[0], str):
+            right = [answer in known for answer, known in zip(predictions, references, strict=True)]
+            return {"accuracy": sum(right) / len(right)}
         answered: Any = predictions
         true: Any = references
         if isinstance(references[0], list):

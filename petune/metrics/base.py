@@ -25,6 +25,7 @@ _FORM_WORDS: dict[Form, str] = {
     "tags": "rows of tags",
     "number": "numbers",
     "text": "texts",
+    "ranking": "rankings",
 }
 
 
@@ -52,7 +53,7 @@ class AnswerMetric(evaluate.Metric):
     def _info(self) -> evaluate.MetricInfo:
         # The first that fits the first row is taken. Strings refuse all but strings, floats refuse lists.
         text, number, texts = datasets.Value("string"), datasets.Value("float64"), [datasets.Value("string")]
-        kinds = ((text, text), (number, number), (texts, texts), (text, texts))
+        kinds = ((text, text), (number, number), (texts, texts), (text, texts), (texts, text))
         features = [datasets.Features({"predictions": mine, "references": right}) for mine, right in kinds]
         about = inspect.getdoc(type(self)) or ""
         return evaluate.MetricInfo(description=about, citation="", inputs_description="", features=features)

@@ -26,6 +26,9 @@ from petune.model.supplying import Call, Captured, Supplied, SuppliedStack, supp
 from petune.model.twins import fill, remembered, twin, with_children
 from petune.tasks._packing import STARTS
 
+BARE = "AutoModel"
+"""The class that is the backbone itself: what it gives are hidden states."""
+
 
 class Shell:
     """A task's transformers model on a shared backbone.
@@ -33,14 +36,15 @@ class Shell:
     `model` is a true `AutoModelFor...` instance whose backbone modules are the shared ones. `head` holds the modules
     that belong to the adapter: all parameters outside of the backbone, and parts inside of it that the checkpoint
     lacked (`overlays`, path -> module), which act at their place without touching the shared module. The `lm_head` of
-    a language model's checkpoint is the backbone's (see `outputs`), so there the head is empty.
+    a language model's checkpoint is the backbone's (see `outputs`), so there the head is empty; so it is where the
+    class is `AutoModel`, whose pooler nobody reads.
     """
 
     def __init__(self, backbone: Backbone, auto_class: str, config: dict[str, Any], *, private: bool = False) -> None:
         """Builds the shell; the head's weights are drawn from torch's global generator.
 
         Args:
-            auto_class: such as `AutoModelForSequenceClassification`.
+            auto_class: such as `AutoModelForSequenceClassification`; `AutoModel`: no head.
             config: what the task changes in the configuration.
             private: the backbone is this shell's alone, so head parts inside of it go straight to their place.
 
@@ -50,8 +54,10 @@ class Shell:
         self.backbone = backbone
         self.model = _on_meta(backbone, auto_class, config)
         self.takes = frozenset(inspect.signature(self.model.forward).parameters)
+        self.bare = auto_class == BARE
+        """Whether the task has no head at all: it answers from the backbone's last hidden states."""
         own = self.model.base_model
-        missing = {name for name, _ in own.named_parameters() if name in backbone.missing}
+        missing = {name for name, _ in own.named_parameters() if name in backbone.missing and not self.bare}
         parts = dict(_largest(own, missing))
         self.outputs = outputs_of(backbone, self.model)
         rim = around(self.model, backbone.model)
@@ -174,12 +180,14 @@ class Shell:
         return starts.clamp(min=0)
 
     @functools.cached_property
-    def _without_backbone(self) -> PreTrainedModel:
+    def _without_backbone(self) -> nn.Module:
+        if self.bare:
+            return Supplied(self.base)
         stands = [self.prefix] if self.prefix else ["encoder", "decoder"]
         kind = Supplied if self.prefix else SuppliedStack
         return with_children(self.model, {name: kind(self.base) for name in stands})
 
-    def supplied(self) -> PreTrainedModel:
+    def supplied(self) -> nn.Module:
         """The same shell with its backbone replaced by one that hands back an output made elsewhere.
 
         Inside `supplying(output)` it computes the head only; inside `supplying(None)` it raises `Captured`.
@@ -238,6 +246,12 @@ def _on_meta(backbone: Backbone, auto_class: str, changes: dict[str, Any]) -> Pr
             f"A {backbone.model_type!r} reads a text from both sides, so it cannot write one.",
             expected="The task needs a decoder such as GPT-2, Llama or Qwen.",
             fix="Choose another backbone; for T5 and BART, task='seq2seq-lm'.",
+        )
+    if auto_class == BARE and getattr(config, "is_encoder_decoder", False):
+        raise BackboneError(
+            f"A {backbone.model_type!r} has hidden states for what it reads and others for what it writes.",
+            expected="The task needs a backbone that has one for each piece: an encoder, or a decoder alone.",
+            fix="Choose another backbone.",
         )
     try:
         with quiet(), torch.device("meta"):

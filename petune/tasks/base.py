@@ -90,6 +90,9 @@ class Task(ABC):
     """What makes rows into tensors, as transformers calls it. It is opened beside the backbone, handed to `encode` and
     `collate` as their `tokenizer`, and saved with the adapter."""
 
+    side: ClassVar[Literal["left", "right"] | None] = None
+    """On which side examples are padded, for a task that counts positions; None: on the tokenizer's own."""
+
     labels: tuple[str, ...] = ()
     max_length: int | None = None
 

@@ -24,7 +24,7 @@ from petune.tasks._columns import (
     some_rows,
 )
 from petune.tasks._labels import class_index, ordered
-from petune.tasks._padding import pad, pad_inputs
+from petune.tasks._padding import Side, pad, pad_inputs
 from petune.tasks._schemes import Scheme, check_scheme, detect_scheme
 from petune.tasks._texts import need_pad_token, piece_limit, rows_of
 from petune.tasks._words import Part, need_fast, parts, said_of, spaced, tags_of, words_of
@@ -58,6 +58,7 @@ class TokenClassification(Task):
     """
 
     auto_class: ClassVar[str] = "AutoModelForTokenClassification"
+    side: ClassVar[Side] = "right"
     texts_in: ClassVar[tuple[str, ...]] = ("tokens",)
     answers_in: ClassVar[str] = "tags"
 

@@ -31,7 +31,7 @@ def fill(cache: TrunkCache, trainee: Trainee, accelerator: Accelerator, examples
     batches = ordered_batches([length_of(example) for example in examples], config.rows, config.max_tokens)
     with _answering(learner):
         for rows in batches[accelerator.process_index :: accelerator.num_processes]:
-            some = [examples[row] for row in rows]
+            some = [part for row in rows for part in trainee.task.parts(examples[row])]
             keys = cache.keys(collate(some, trainee.tokenizer).inputs)
             if keys is None:
                 raise UnfitError("its batches do not tell where the padding is, or pad on the left.")

@@ -97,7 +97,7 @@ def test_an_unknown_name_is_answered_with_the_near_one() -> None:
     [
         ("matthews-correlation", SETS, LABELS, "cannot score sets of labels. .*one confusion matrix.*f1"),
         ("accuracy", TAGS, LABELS, "cannot score rows of tags.*token-accuracy"),
-        ("f1", [0.5, 1.5], (), "cannot score numbers.*mae, r2, rmse"),
+        ("f1", [0.5, 1.5], (), "cannot score numbers.*mae, pearson, r2, rmse, spearman"),
         ("mae", ANSWERED, LABELS, "mae cannot score single labels.*accuracy"),
         ("span-f1", ANSWERED, LABELS, "span-f1 cannot score single labels"),
         (5, ANSWERED, LABELS, "5 is no metric"),
