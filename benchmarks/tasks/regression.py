@@ -11,7 +11,7 @@ from benchmarks import real_data
 from petune import TrainConfig, Tuner
 from petune.tasks.sequence_classification import SequenceClassification
 
-TRAIN, TEST = 1500, 500
+TRAIN, TEST = 1000, 400
 
 
 def run(seed: int) -> dict[str, Any]:

@@ -52,16 +52,19 @@ def gold_of(place: str, cell: Any, start: Any, context: str) -> Gold:
     return Gold(tuple(dict.fromkeys(spans)), guessed)
 
 
-def is_empty(cell: Any) -> bool:
+def is_empty(place: str, cell: Any) -> bool:
     """Whether a cell says that nothing in the context answers the question.
 
+    Raises:
+        DataError: a dict or list that is written as text and cannot be read, with the row's place.
+
     Example:
-        >>> is_empty({"text": [], "answer_start": []}), is_empty(""), is_empty("Oslo")
-        (True, True, False)
+        >>> [is_empty("row 0", cell) for cell in ({"text": [], "answer_start": []}, "", "Oslo")]
+        [True, True, False]
     """
-    cell = _read("the row", cell)
+    cell = _read(place, cell)
     if isinstance(cell, Mapping) and "text" in cell:
-        return is_empty(cell["text"]) if isinstance(cell["text"], str) else not len(cell["text"])
+        return is_empty(place, cell["text"]) if isinstance(cell["text"], str) else not len(cell["text"])
     return is_missing(cell) or not (cell.strip() if isinstance(cell, str) else cell)
 
 

@@ -100,7 +100,7 @@ class QuestionAnswering(Task):
             start = find_column(table, self.answer_start, "answer_start", START)
             found = dataclasses.replace(found, answer_start=start)
         if self.no_answer is None:
-            found = dataclasses.replace(found, no_answer=any(is_empty(value) for _, value in cells(table, answers)))
+            found = dataclasses.replace(found, no_answer=any(is_empty(*cell) for cell in cells(table, answers)))
         return found
 
     def chosen(self, given: Task) -> list[str]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from petune.tasks.question_answering import QuestionAnswering as task  # noqa: F401
 from tests import tiny
 
-FAMILIES = ("bert", "mpnet", "qwen2", "bart")
+FAMILIES = ("bert", "mpnet", "qwen2", "t5")
 
 
 def rows(n: int) -> list[dict[str, Any]]:
