@@ -32,8 +32,11 @@ if TYPE_CHECKING:
     from petune.tasks.causal_lm import CausalLM as CausalLM
     from petune.tasks.dialogue import Dialogue as Dialogue
     from petune.tasks.instruction import Instruction as Instruction
+    from petune.tasks.multiple_choice import MultipleChoice as MultipleChoice
+    from petune.tasks.question_answering import QuestionAnswering as QuestionAnswering
     from petune.tasks.seq2seq_lm import Seq2SeqLM as Seq2SeqLM
     from petune.tasks.sequence_classification import SequenceClassification as SequenceClassification
+    from petune.tasks.similarity import Similarity as Similarity
     from petune.tasks.summarization import Summarization as Summarization
     from petune.tasks.token_classification import TokenClassification as TokenClassification
     from petune.tasks.translation import Translation as Translation
@@ -42,9 +45,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AdaLoRA": "petune.methods.adalora",
     "AdaptedModel": "petune.adapted",
     "AdapterStore": "petune.storage.store",
-    "AdaLoRA": "petune.methods.adalora",
     "Bottleneck": "petune.methods.bottleneck",
     "CausalLM": "petune.tasks.causal_lm",
     "Dialogue": "petune.tasks.dialogue",
@@ -53,10 +56,13 @@ _HOMES = {
     "Instruction": "petune.tasks.instruction",
     "Job": "petune.joint",
     "LoRA": "petune.methods.lora",
+    "MultipleChoice": "petune.tasks.multiple_choice",
     "PetuneError": "petune.errors",
     "Prefix": "petune.methods.prefix",
+    "QuestionAnswering": "petune.tasks.question_answering",
     "Seq2SeqLM": "petune.tasks.seq2seq_lm",
     "SequenceClassification": "petune.tasks.sequence_classification",
+    "Similarity": "petune.tasks.similarity",
     "Summarization": "petune.tasks.summarization",
     "TokenClassification": "petune.tasks.token_classification",
     "TrainConfig": "petune.config",

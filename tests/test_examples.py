@@ -19,6 +19,10 @@ PROMISED = {
     "merge_and_export": ("Merged 'default'", "adapter_config.json", "True"),
     "dialogue": ("perplexity", "rougeL", "reply: "),
     "translation": ("bleu", "chrf", "with beams: ", "greedy: "),
+    "question_answering": ("exact_match", "Who is there?", "probability"),
+    "multiple_choice": ("accuracy", "A cat is: "),
+    "similarity": ("recall_at_1", "Nearest: ", "vectors of shape (6, 32)", "A pair of texts has a cosine: "),
+    "pairs": ("matthews_correlation", "accuracy"),
     "rate_sweep": ("rate-0.0001: loss", "The best one is rate-"),
     "your_own_method": ("trainable parameters", "True"),
 }

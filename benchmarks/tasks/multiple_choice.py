@@ -1,4 +1,4 @@
-"""Multiple choice: is a name that of a person, a place, an organisation? Synthetic questions on CoNLL-2003 sentences."""
+"""Multiple choice: is a name that of a person, a place, an organisation? Synthetic questions on CoNLL-2003."""
 
 from __future__ import annotations
 

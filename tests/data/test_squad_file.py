@@ -39,7 +39,7 @@ def test_a_part_that_is_missing_is_told_with_its_place(tmp_path: Path) -> None:
     del made["data"][0]["paragraphs"][0]["qas"][0]["question"]
     (tmp_path / "dev.json").write_text(json.dumps(made), encoding="utf-8")
     with pytest.raises(
-        DataError, match="article 'People', paragraph 0, question 0: there is no 'question'.*paragraphs"
+        DataError, match=r"article 'People', paragraph 0, question 0: there is no 'question'.*paragraphs"
     ):
         read(tmp_path / "dev.json")
 

@@ -89,7 +89,9 @@ def test_a_bad_row_is_told_with_its_place(change: dict[str, Any], words: str) ->
 
 def test_columns_that_are_not_there_are_told_with_those_that_are() -> None:
     """The usual names, and what was found."""
-    with pytest.raises(DataError, match="no column with a usual name for options.*'question', 'optoins'.*Did you mean"):
+    with pytest.raises(
+        DataError, match=r"no column with a usual name for options.*'question', 'optoins'.*Did you mean"
+    ):
         learnt([{"question": "it was", "optoins": ["a", "b"], "answer": 0}])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
 from typing import Any
 
@@ -101,9 +102,9 @@ def test_a_bad_row_is_told_with_its_place(change: dict[str, Any], words: str) ->
 
 def test_columns_that_are_not_there_are_told_with_those_that_are() -> None:
     """The usual names, what was found, and the near name of a wrong one."""
-    with pytest.raises(DataError, match="usual name for answer.*Usual are answers, answer.*'question', 'context'"):
+    with pytest.raises(DataError, match=r"usual name for answer.*Usual are answers, answer.*'question', 'context'"):
         learnt([{"question": "who", "context": "anna"}])
-    with pytest.raises(DataError, match="no column 'contxt'.*Did you mean 'context'"):
+    with pytest.raises(DataError, match=r"no column 'contxt'.*Did you mean 'context'"):
         learnt([ROW], context="contxt")
 
 
@@ -115,7 +116,7 @@ def test_a_long_context_is_read_in_windows() -> None:
     assert all(len(example["input_ids"]) <= 16 for example in examples)
     covered = {span for example in examples for span in example["_offsets"]}
     assert covered == set(encoded([row], max_length=64)[0]["_offsets"])
-    for one, two in zip(examples, examples[1:], strict=False):
+    for one, two in itertools.pairwise(examples):
         assert len(set(one["_offsets"]) & set(two["_offsets"])) == 4
     assert [said(example) for example in examples if example["labels"] != [0, 0]] == ["oslo"]
 

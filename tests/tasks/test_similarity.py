@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from petune import TrainConfig, Tuner
+from petune import LoRA, TrainConfig, Tuner
 from petune.data.sources import read
 from petune.errors import BackboneError, ConfigError, DataError
 from petune.tasks._nearness import partner_loss, rankings
@@ -43,9 +43,9 @@ def test_columns_say_what_is_learnt(row: dict[str, Any], found: tuple[Any, ...])
 
 def test_bad_rows_and_knobs_are_refused() -> None:
     """With the column, the row and what was expected."""
-    with pytest.raises(DataError, match="usual name for text_pair.*'query', 'other'"):
+    with pytest.raises(DataError, match=r"usual name for text_pair.*'query', 'other'"):
         learnt([{"query": "a", "other": "b"}])
-    with pytest.raises(DataError, match="every score in column 'score' is 1.0"):
+    with pytest.raises(DataError, match=r"every score in column 'score' is 1.0"):
         learnt([{**PAIR, "score": 1.0}] * 2)
     with pytest.raises(DataError, match="row 1: the label 'good' is no finite number"):
         learnt([{**PAIR, "score": 1.0}, {**PAIR, "score": "good"}])
@@ -144,8 +144,6 @@ def test_a_cached_trunk_gives_the_same_loss() -> None:
     rows = KINDS["partners"].rows(16)
     losses = []
     for cached in (False, True):
-        from petune import LoRA
-
         tuner = Tuner(
             tiny.backbone("bert", dropout=0.0), task="similarity", method=LoRA(top=1), tokenizer=tiny.tokenizer("bert")
         )
