@@ -64,7 +64,7 @@ class Shell:
         self.outside = {name: child for name, child in rim.items() if name not in self.outputs.modules}
         self._materialise([*self.outside.values(), *parts.values()])
         _graft(own, backbone.model)
-        if own is not self.model:
+        if own is not self.model or self.bare:  # whose attention an adapter may replace
             own.config = backbone.model.config
         self._surround(private)
         if private:
@@ -87,7 +87,8 @@ class Shell:
         made.__dict__.pop("_without_backbone", None)
         made.outside = {name: twin(part) for name, part in like.outside.items()}
         made.model = with_children(like.model, made.outside)
-        made.model.config = copy.copy(like.model.config)
+        if not like.bare:
+            made.model.config = copy.copy(like.model.config)
         for name, value in labels.items():
             setattr(made.model.config, name, value)
         made.overlays = {path: twin(overlay) for path, overlay in like.overlays.items()}

@@ -54,7 +54,7 @@ def partner_loss(texts: Tensor, names: Tensor, temperature: float) -> Tensor:
     return functional.cross_entropy(scores.masked_fill(same, -torch.inf), right, reduction="sum")
 
 
-def rankings(vectors: Sequence[np.ndarray], texts: Sequence[tuple[str, ...]]) -> list[list[str]]:
+def rankings(vectors: Sequence[np.ndarray], texts: Sequence[Sequence[str]]) -> list[list[str]]:
     """For each row the texts that lie nearest to its first one, among the partners and negatives of all rows.
 
     Args:

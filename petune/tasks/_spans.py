@@ -101,7 +101,7 @@ def by_row(items: Sequence[Any], examples: Sequence[Example]) -> list[list[tuple
     return list(rows.values())
 
 
-def _best(scores: np.ndarray, offsets: Sequence[tuple[int, int]], n: int) -> Iterator[tuple[float, int, int]]:
+def _best(scores: np.ndarray, offsets: Sequence[Sequence[int]], n: int) -> Iterator[tuple[float, int, int]]:
     """Score, start and end, in characters, of the n best spans of a window."""
     flat = scores.ravel()
     for place in np.argpartition(-flat, min(n, flat.size) - 1)[:n] if flat.size else ():

@@ -9,7 +9,8 @@ from petune.errors import BackboneError
 from petune.tasks._texts import CHUNK
 from petune.tasks.base import Example
 
-Offsets = list[tuple[int, int]]
+Offsets = list[list[int]]
+"""Lists of two, as everything in an example: other processes get them as JSON."""
 
 
 class Window(NamedTuple):
@@ -82,7 +83,7 @@ def _window(made: Any, index: int) -> Window:
         if key not in ("offset_mapping", "overflow_to_sample_mapping", "special_tokens_mask")
     }
     offsets = made["offset_mapping"][index]
-    return Window(kept, inside[0] if inside else len(parts), [tuple(offsets[place]) for place in inside])
+    return Window(kept, inside[0] if inside else len(parts), [list(offsets[place]) for place in inside])
 
 
 def places_of(window: Window, start: int, end: int) -> tuple[int, int] | None:

@@ -61,6 +61,7 @@ class QuestionAnswering(Task):
 
     auto_class: ClassVar[str] = "AutoModelForQuestionAnswering"
     side: ClassVar[Side] = "right"
+    texts_in: ClassVar[tuple[str, ...]] = ("question", "context")
 
     question: str | None = None
     context: str | None = None

@@ -167,7 +167,7 @@ class Similarity(Task):
         scores = self._scores(table) if labelled and self.score else None
         examples = []
         for row, some in enumerate(texts):
-            example = several([next(parts) for _ in some], row, _texts=some)
+            example = several([next(parts) for _ in some], row, _texts=list(some))
             if labelled:
                 example["labels"] = 0.0 if scores is None else scores[row]
             examples.append(example)

@@ -8,7 +8,7 @@ from typing import Any
 from petune.tasks.multiple_choice import MultipleChoice as task  # noqa: F401
 from tests import tiny
 
-FAMILIES = ("bert", "roberta", "llama", "t5")
+FAMILIES = ("bert", "roberta", "llama", "distilbert")
 
 
 def rows(n: int) -> list[dict[str, Any]]:

@@ -144,3 +144,36 @@ def test_a_metric_writes_nothing(tmp_path: Any) -> None:
     metric = MatthewsCorrelation(cache_dir=str(tmp_path / "cache"))
     metric.compute(predictions=["a", "b"], references=["a", "b"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_answers_of_question_answering() -> None:
+    """SQuAD's normalisation, the best of several references, and nothing where nothing is right."""
+    said = ["The Seine!", "old Oslo", "", "Rome", ""]
+    right = [["seine", "a river"], ["Oslo"], [""], [""], ["Paris"]]
+    figures = compute(["exact-match", "token-f1"], said, right)
+    assert figures["exact_match"] == pytest.approx(2 / 5)
+    assert figures["token_f1"] == pytest.approx((1 + 2 / 3 + 1 + 0 + 0) / 5)
+
+
+def test_correlations_against_scipy() -> None:
+    """Ties have their mean rank; a column that never changes correlates with nothing, without a warning."""
+    stats = pytest.importorskip("scipy.stats")
+    draw = np.random.default_rng(0)
+    answers, truth = draw.normal(size=50).round(1).tolist(), draw.integers(0, 5, size=50).astype(float).tolist()
+    figures = compute(["spearman", "pearson"], answers, truth)
+    assert figures["spearman"] == pytest.approx(stats.spearmanr(answers, truth).statistic)
+    assert figures["pearson"] == pytest.approx(stats.pearsonr(answers, truth).statistic)
+    assert compute(["spearman", "pearson"], [1.0, 1.0], [1.0, 2.0]) == {"spearman": 0.0, "pearson": 0.0}
+
+
+def test_rankings_are_scored_by_where_the_right_text_is() -> None:
+    """At the first, the second and the seventh place, and nowhere."""
+    rankings = [list("abcdefgh"), list("bacdefgh"), list("bcdefgah"), list("bcdefghi")]
+    figures = compute(["recall-at-k"], rankings, ["a"] * 4)
+    assert figures == {"recall_at_1": 0.25, "recall_at_5": 0.5, "recall_at_10": 0.75}
+
+
+def test_texts_are_right_as_they_are() -> None:
+    """Accuracy of texts compares them as written; one of several right ones is enough."""
+    assert compute(["accuracy"], ["red", "Red"], ["red", "red"]) == {"accuracy": 0.5}
+    assert compute(["accuracy"], ["red", "blue"], [["red", "pink"], ["green"]]) == {"accuracy": 0.5}
