@@ -189,6 +189,10 @@ class Task(ABC):
     def references(self, examples: Sequence[Example]) -> list[Any]:
         """The true answers in the form of `answers`."""
 
+    def ideal(self, examples: Sequence[Example]) -> list[Any]:
+        """Answers that are all right, in the form of `answers`: metrics are tried on them before anything is learnt."""
+        return self.references(examples)
+
     @abstractmethod
     def strata(self, table: Table) -> list[set[str]] | None:
         """The labels of each row, for a stratified split before `learn`; None for a task without labels."""

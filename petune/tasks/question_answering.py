@@ -227,6 +227,10 @@ class QuestionAnswering(Task):
         """Per row all right answers; `[""]` where there is none."""
         return [row[0][1]["_gold"] or [""] for row in by_row(examples, examples)]
 
+    def ideal(self, examples: Sequence[Example]) -> list[str]:
+        """The first right answer of each row."""
+        return [right[0] for right in self.references(examples)]
+
     # ------------------------------------------------------------------ evaluation
 
     def default_metrics(self) -> tuple[str, ...]:

@@ -263,6 +263,11 @@ class Similarity(Task):
         """Per row its score, or its partner's text."""
         return [example["labels"] if self.score else example["_texts"][1] for example in examples]
 
+    def ideal(self, examples: Sequence[Example]) -> list[Any]:
+        """The scores, or rankings of the right text alone."""
+        right = self.references(examples)
+        return right if self.score else [[text] for text in right]
+
     def default_metrics(self) -> tuple[str, ...]:
         """The rank correlation with the scores, or how often partners are found."""
         return ("spearman", "pearson") if self.score else ("recall-at-k",)

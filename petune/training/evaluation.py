@@ -78,7 +78,8 @@ def rehearsed(task: Task, examples: Sequence[Example], metrics: Sequence[Any]) -
     from petune.metrics.base import compute
 
     texts, truth = of_texts(task, examples, metrics), task.references(examples)
-    figures = compute([metric for metric in metrics if metric not in texts], truth, truth, task.labels)
+    others = [metric for metric in metrics if metric not in texts]
+    figures = compute(others, task.ideal(examples), truth, task.labels)
     if texts:
         right = [example["_truth"] for example in examples[:REHEARSED]]
         figures |= compute(texts, right, right)
