@@ -18,7 +18,7 @@ from petune.model.generating import refuse_unless_writing, seeds_of
 from petune.model.modes import evaluating
 from petune.model.running import run
 from petune.residents import Portion, Residents
-from petune.tasks._padding import Side, pad_inputs
+from petune.tasks._padding import Side, pad_inputs, shapes
 from petune.tasks.base import Example, Table, Task
 from petune.training.batches import length_of
 from petune.training.writing import Prompt, write_texts
@@ -151,7 +151,7 @@ def _logits(
     sides = {adapter: _side(adapter.task, residents.tokenizer(adapter)) for adapter, _ in examples}
     padding = {adapter: f"{_padding(residents.tokenizer(adapter))} {side}" for adapter, side in sides.items()}
     for index, (adapter, _) in enumerate(examples):
-        kinds.setdefault(padding[adapter], []).append(index)
+        kinds.setdefault(f"{padding[adapter]} {shapes(examples[index][1])}", []).append(index)
     for kind in kinds.values():
         lengths = [length_of(examples[index][1]) for index in kind]
         for batch in ordered_batches(lengths, batch_size):

@@ -83,6 +83,16 @@ _SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
 WRITE_ONLY = ("marian", "mbart")
 """Families whose models write, and have no classifiers (or no need of one more test of BART's)."""
 FAMILIES: tuple[str, ...] = tuple(family for family in _SHAPES if family not in WRITE_ONLY)
+"""Those that read texts."""
+
+_PICTURES = {**_PLAIN, "image_size": 32, "patch_size": 8, "mlp_ratio": 2}
+_MEDIA: dict[str, tuple[str, dict[str, Any]]] = {
+    "vit": ("ViTConfig", _PICTURES),
+    "deit": ("DeiTConfig", _PICTURES),
+    "dinov2": ("Dinov2Config", _PICTURES),
+}
+MEDIA: tuple[str, ...] = tuple(_MEDIA)
+"""Those that read pictures or sounds."""
 
 WITH_TOKEN_TYPES = ("bert", "electra", "albert", "deberta-v2")
 """Families whose tokenizers give `token_type_ids`."""
@@ -100,14 +110,15 @@ def specials(family: str = "bert") -> tuple[str, ...]:
 
 def config(family: str, *, dropout: float = 0.1, **changes: Any) -> PreTrainedConfig:
     """The tiny configuration of a family, with the ids of `tokenizer(family)` and every dropout set to `dropout`."""
-    name, shape = _SHAPES[family]
+    name, shape = {**_SHAPES, **_MEDIA}[family]
     ids = {token: i for i, token in enumerate(specials(family))}
     tokens = {"pad_token_id": ids["[PAD]"], "bos_token_id": ids["[CLS]"], "eos_token_id": ids["[SEP]"]}
     if family == "modernbert":
         tokens |= {"cls_token_id": ids["[CLS]"], "sep_token_id": ids["[SEP]"]}
     if family in ("t5", "bart", "marian", "mbart"):
         tokens |= {"decoder_start_token_id": ids["[PAD]" if family in ("t5", "marian") else "[SEP]"]}
-    made = getattr(transformers, name)(**{"vocab_size": VOCABULARY, **shape, **tokens, **changes})
+    texts = {"vocab_size": VOCABULARY, **tokens} if family in _SHAPES else {}
+    made = getattr(transformers, name)(**{**texts, **shape, **changes})
     spread = next((key for key in ("initializer_range", "init_std") if hasattr(made, key)), None)
     if spread and spread not in changes:  # T5 scales by its widths instead
         setattr(made, spread, 0.2)

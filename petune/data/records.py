@@ -34,13 +34,19 @@ def table_of(items: Sequence[Any], source: str, place: Callable[[int], str]) -> 
     return Table(rows, tuple(columns), source, place)
 
 
+LONG = 4096
+"""Numbers of an array beyond which it is a picture or a sound, however it is laid out."""
+
+
 def plain(value: Any) -> Any:
-    """NumPy scalars and arrays as Python values; anything else as it is.
+    """NumPy scalars and short arrays as Python values; anything else, pictures and sounds among it, as it is.
 
     Example:
         >>> plain(np.array([1, 2]))
         [1, 2]
     """
+    if isinstance(value, np.ndarray) and (value.ndim > 1 or value.size > LONG):
+        return value
     return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
 
 

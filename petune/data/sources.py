@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from petune.data.class_folders import has_classes, read_classes
 from petune.data.conll import read_conll
 from petune.data.delimited import read_csv, read_tsv
 from petune.data.frame import is_frame, is_pair, read_frame, read_pair
@@ -42,9 +43,10 @@ def read(data: Any, *, part: str = "train") -> Table:
     indexing does; lines of files from 1.
 
     Args:
-        data: a path to a .csv, .tsv, .jsonl, .json, .parquet or CoNLL (.conll, .txt) file; a list of dicts; a tuple
-            (texts, labels), whose columns are named `text` and `label`; a pandas DataFrame; a `datasets.Dataset` or
-            `DatasetDict`; or a Table, which is given back as it is.
+        data: a path to a .csv, .tsv, .jsonl, .json, .parquet or CoNLL (.conll, .txt) file, or to a folder with a
+            folder of pictures or sounds for each class; a list of dicts; a tuple (texts, labels), whose columns are
+            named `text` and `label`; a pandas DataFrame; a `datasets.Dataset` or `DatasetDict`; or a Table, which is
+            given back as it is.
         part: which part of a `DatasetDict`; nothing else has parts.
 
     Raises:
@@ -88,6 +90,8 @@ def _read_file(given: str | os.PathLike[str]) -> Table:
     if not os.path.exists(path):
         raise _absent(given, path)
     if path.is_dir():
+        if has_classes(path):
+            return read_classes(path)
         raise _folder(path)
     suffix = path.suffix.lower()
     if suffix not in FORMATS:
@@ -116,7 +120,8 @@ def _folder(path: Path) -> DataError:
     fix = f"Pass one of its files: {', '.join(files[:10])}." if files else "It holds no data files."
     if (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists():
         fix = "It was written by datasets: pass datasets.load_from_disk(path)."
-    return DataError(f"{path} is a folder.", expected="The path of one data file was expected.", fix=fix)
+    expected = "The path of one data file was expected, or of a folder with a folder of files for each class."
+    return DataError(f"{path} is a folder.", expected=expected, fix=fix)
 
 
 def _data_files(folder: Path) -> list[str]:

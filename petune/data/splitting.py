@@ -175,5 +175,7 @@ def _json(value: Any) -> Any:
     if isinstance(value, datetime.date | datetime.time | decimal.Decimal | uuid.UUID):
         return str(value)
     simple = plain(value)
+    if hasattr(value, "tobytes"):  # arrays and PIL images
+        return f"{getattr(value, 'shape', getattr(value, 'size', ''))} {hashlib.sha256(value.tobytes()).hexdigest()}"
     # repr() may hold a memory address, which would differ from run to run.
     return simple if simple is not value else f"{type(value).__module__}.{type(value).__qualname__}"

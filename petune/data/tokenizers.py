@@ -43,14 +43,20 @@ def open_tokenizer(tokenizer: Any, backbone: Backbone, task: Task | None = None)
     return tokenizer
 
 
+def from_files(folder: str | Path, task: Task | None) -> Any:
+    """What reads for a task, as transformers opens it."""
+    knobs, reads = getattr(type(task), "tokenizer_kwargs", {}), task.reads if task else "tokenizer"
+    return getattr(transformers, AUTO[reads]).from_pretrained(folder, **knobs)
+
+
 def _beside(source: str, task: Task | None) -> Any:
     """What reads for a task, from a folder or hub id."""
-    knobs, reads = getattr(type(task), "tokenizer_kwargs", {}), task.reads if task else "tokenizer"
+    reads = task.reads if task else "tokenizer"
     try:
         with quiet():
             if not source:
                 raise OSError("the backbone came without a name")
-            found = getattr(transformers, AUTO[reads]).from_pretrained(source, trust_remote_code=False, **knobs)
+            found = from_files(source, task)
             if reads == "tokenizer" and len(found.get_vocab()) - len(found.all_special_tokens) <= EMPTY:
                 raise OSError("its files are missing")
             return found

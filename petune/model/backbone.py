@@ -65,7 +65,7 @@ class Backbone:
         """Class of language model -> what the checkpoint holds around the base model, once a task needed it."""
         self.built: dict[object, object] = {}
         """Shells and layers that were built here before, for those of the same shape that come from files."""
-        self.pad_token_id: int | None = model.config.pad_token_id
+        self.pad_token_id: int | None = getattr(model.config, "pad_token_id", None)
         """The piece that rows are padded with; a tokenizer may know it where the configuration does not."""
         self.fingerprint: str | None = None
         """The digest of its weights as stored, once somebody asked for it."""
@@ -253,7 +253,11 @@ def shell_config(backbone: Backbone, changes: dict[str, Any]) -> Any:
     """The configuration of a task's shell: the backbone's, with the task's labels."""
     config = type(backbone.model.config).from_dict(backbone.model.config.to_dict())
     config._attn_implementation = str(backbone.model.config._attn_implementation).removeprefix("petune_")
-    for name, value in {"pad_token_id": backbone.pad_token_id, **changes}.items():
+    padded = {} if backbone.pad_token_id is None else {"pad_token_id": backbone.pad_token_id}
+    for name, value in {**padded, **changes}.items():
         setattr(config, name, value)
+    # Where a checkpoint names one of several classes (DeiT's, with and without a teacher), ours is the plain one; and
+    # where it names none, transformers would stumble.
+    config.architectures = []
     quantizing.forget(config)  # the shell's class is built plain; its packed modules come from the backbone
     return config

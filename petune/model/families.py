@@ -62,6 +62,11 @@ _LLAMA = Family(
     packs=True,
     borders=True,
 )  # fmt: skip
+_VIT_ROLES = _roles(
+    "attention.q_proj", "attention.k_proj", "attention.v_proj", "attention.o_proj", "mlp.fc1 mlp.gate_proj mlp.up_proj",
+    "mlp.fc2 mlp.down_proj",
+)  # fmt: skip
+_VIT = Family(("layers",), _VIT_ROLES, attention=("attention",))
 _SELF_AND_CROSS = _roles(
     "self_attn.q_proj encoder_attn.q_proj", "self_attn.k_proj encoder_attn.k_proj",
     "self_attn.v_proj encoder_attn.v_proj", "self_attn.out_proj encoder_attn.out_proj", "fc1", "fc2",
@@ -141,5 +146,8 @@ FAMILIES: dict[str, Family] = {
         ),
         attention=("layer.0.SelfAttention",),
     ),
+    "vit": _VIT,
+    "deit": _VIT,
+    "dinov2": Family(("encoder.layer",), _VIT_ROLES, attention=("attention",)),
 }
 """transformers' `config.model_type` -> family. A new architecture is one entry."""

@@ -8,7 +8,7 @@ its batch alone would give.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from petune.model.routing import Group, entered
 from petune.model.running import backbone_output
 from petune.model.trimming import trimming
 from petune.model.trunk import States, passing
+from petune.tasks._padding import size_of
 from petune.tasks.base import IGNORE
 
 
@@ -64,10 +65,10 @@ def forwards(
         inputs: a batch for each learner.
         known: of each batch, whether the trunk's states are known; a forward passes over the trunk for all or none.
     """
-    forward = FORWARD_ON_CPU if inputs[0]["input_ids"].device.type == "cpu" else FORWARD_ELSEWHERE
+    forward = FORWARD_ON_CPU if next(iter(inputs[0].values())).device.type == "cpu" else FORWARD_ELSEWHERE
     found: list[list[int]] = []
     for alike in _alike(learners, inputs, known or [False] * len(learners)):
-        sizes = [inputs[index]["input_ids"].shape for index in alike]
+        sizes = [size_of(inputs[index]) for index in alike]
         loads = [Load(size[0], size[1], repr(learners[index].method)) for size, index in zip(sizes, alike, strict=True)]
         found += [[alike[place] for place in some] for some in portions(loads, forward)]
     return found
@@ -82,9 +83,14 @@ def _alike(
         shell = learner.adapter.shell
         # The shell of an encoder-decoder makes the decoder's inputs itself.
         makes_inputs = type(shell.model) if getattr(shell.model.config, "is_encoder_decoder", False) else None
-        key = type(shell.base), makes_inputs, frozenset(given), learner.lowest_block, learner.trims, skips
+        key = type(shell.base), makes_inputs, _form(given), learner.lowest_block, learner.trims, skips
         found.setdefault(key, []).append(index)
     return found.values()
+
+
+def _form(given: Mapping[str, Tensor]) -> frozenset[tuple[str, Any]]:
+    """The names in a batch, and the shapes of pictures and sounds, which padding would change."""
+    return frozenset((name, tensor.shape[1:] if tensor.is_floating_point() else None) for name, tensor in given.items())
 
 
 def logits_together(
@@ -103,9 +109,7 @@ def logits_together(
         RouteError: a site that cannot tell rows apart (DeBERTa's relative positions).
     """
     # Equal methods beside each other: their layers are computed at once.
-    order = sorted(
-        range(len(learners)), key=lambda index: (repr(learners[index].method), len(inputs[index]["input_ids"]))
-    )
+    order = sorted(range(len(learners)), key=lambda index: (repr(learners[index].method), size_of(inputs[index])[0]))
     known = [states[index] for index in order]
     together = stacked_states([state for state in known if state is not None], len(order))
     with passing(learners[0].trunk, together), trimming(learners[0].trims):
@@ -116,25 +120,29 @@ def logits_together(
 
 def _one_forward(bank: Bank, parts: Sequence[Part]) -> list[Answer]:
     """The parts' logits from a single forward."""
-    sizes = [len(part.inputs["input_ids"]) for part in parts]
+    shapes = [size_of(part.inputs) for part in parts]
+    sizes = [rows for rows, _ in shapes]
     inputs = stacked(parts)
-    batch, length = inputs["input_ids"].shape
-    everyone = torch.arange(batch, device=inputs["input_ids"].device)
+    batch, length = size_of(inputs)
+    everyone = torch.arange(batch, device=next(iter(inputs.values())).device)
     groups = tuple(Group(part.adapter, rows) for part, rows in zip(parts, everyone.split(sizes), strict=True))
     with entered(InOrder(bank, groups, sizes)):
         output = backbone_output(bank, parts[0].adapter, inputs)
     made = []
-    for part, (adapter, rows) in zip(parts, groups, strict=True):
+    for (count, own), (adapter, rows) in zip(shapes, groups, strict=True):
         assert rows is not None
-        added = len(rows) * length - part.inputs["input_ids"].numel()
+        added = count * (length - own)
         made.append(Answer(head_of(adapter, output, inputs, rows, batch), added))
     return made
 
 
 def stacked(parts: Sequence[Part]) -> dict[str, Tensor]:
-    """One batch, (B, T) each, of the rows of all parts in their order."""
+    """One batch, (B, T) or (B, ...) each, of the rows of all parts in their order."""
     made = {}
-    for name in parts[0].inputs:
+    for name, first in parts[0].inputs.items():
+        if first.is_floating_point():  # of one shape
+            made[name] = torch.cat([part.inputs[name] for part in parts])
+            continue
         length = max(part.inputs[name].shape[1] for part in parts)
         made[name] = torch.cat([_padded(part.inputs[name], length, _filler(name, part.adapter)) for part in parts])
     return made

@@ -163,6 +163,9 @@ class Shell:
         taken = {name: value for name, value in given.items() if name in self.takes}
         if STARTS in given:
             taken["position_ids"] = self._with_borders(given[STARTS])
+        reads = self.model.main_input_name
+        if isinstance(taken.get(reads), Tensor) and taken[reads].is_floating_point():  # what a processor made
+            taken[reads] = taken[reads].to(self.backbone.dtype)
         shifted = getattr(self.model, "prepare_decoder_input_ids_from_labels", None)
         targets = given.get("decoder_labels", given.get("input_ids"))
         if shifted is not None and targets is not None and "decoder_input_ids" not in taken:

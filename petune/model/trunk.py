@@ -27,6 +27,10 @@ States = tuple[Tensor, ...]
 """What enters the lowest live block, (B, T, D): of each stack of blocks of which some belong to the trunk."""
 
 
+WHOLE = 2**31
+"""The length of a row that is not cut."""
+
+
 class Stack(NamedTuple):
     """The lower part of one list of blocks."""
 
@@ -94,11 +98,26 @@ class Trunk:
         return tuple(state for state in call.states if state is not None)
 
     def lengths(self, inputs: Mapping[str, Tensor]) -> list[Tensor] | None:
-        """(B,) pieces of each row, for each stack; None: the batch does not tell, or pads on the left."""
+        """(B,) pieces of each row, for each stack; None: the batch does not tell, or pads on the left.
+
+        Pictures and sounds are never cut: of theirs all states are kept.
+        """
+        if "input_ids" not in inputs:
+            return self._of_arrays(inputs)
         masks = [_mask(stack, inputs) for stack in self.stacks]
         if any(mask is None or bool((mask[:, 1:] > mask[:, :-1]).any()) for mask in masks):
             return None
         return [mask.sum(1) for mask in masks if mask is not None]
+
+    def _of_arrays(self, inputs: Mapping[str, Tensor]) -> list[Tensor] | None:
+        first = next((tensor for tensor in inputs.values() if tensor.is_floating_point()), None)
+        if first is None:
+            return None
+        found = []
+        for stack in self.stacks:
+            mask = _mask(stack, inputs) if stack.reads == "decoder" else None
+            found.append(torch.full((len(first),), WHOLE) if mask is None else mask.sum(1))
+        return found
 
 
 def _mask(stack: Stack, inputs: Mapping[str, Tensor]) -> Tensor | None:

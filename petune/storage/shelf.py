@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from petune.data.tokenizers import AUTO, FILES
+from petune.data.tokenizers import FILES, from_files
 from petune.errors import AdapterError, AdapterFileError, BackboneError, ConfigError
 from petune.lookup import find, name_of
 from petune.methods.base import Method
@@ -173,8 +172,7 @@ def _tokenizer(folder: Path, task: Task) -> Any:
         return None
     try:
         with quiet():
-            # Code that a folder brings along is never run, nor is anybody asked whether it may be.
-            return getattr(transformers, AUTO[task.reads]).from_pretrained(folder, trust_remote_code=False)
+            return from_files(folder, task)
     except Exception as error:  # whatever a loader of files from elsewhere may raise
         raise AdapterFileError(
             f"The tokenizer in {folder} (tokenizer_config.json) cannot be read: {error}.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -39,9 +39,43 @@ def stack(arrays: Sequence[np.ndarray]) -> Tensor:
         >>> stack([np.ones(3), np.ones(2)]).tolist()
         [[1.0, 1.0, 1.0], [1.0, 1.0, 0.0]]
     """
+    arrays = [np.asarray(array) for array in arrays]  # pictures of examples are numbers only from here on
     longest = max(array.shape[-1] for array in arrays)
     whole = [np.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, longest - a.shape[-1])]) for a in arrays]
     return torch.from_numpy(np.stack(whole).astype(np.float32))
+
+
+PATCH, HOP = 16, 320
+"""Pixels of a side, and samples of a wave, that a position is counted for; a backbone's own differ somewhat."""
+
+
+def positions(shape: Sequence[int]) -> int:
+    """About how many positions a backbone makes of a row that is no text: what it counts as in batches and speeds.
+
+    Args:
+        shape: (3, H, W) of a picture, (bins, frames) of a spectrum, (samples,) of a wave.
+
+    Example:
+        >>> positions((3, 224, 224)), positions((80, 3000)), positions((16_000,))
+        (197, 1500, 50)
+    """
+    if len(shape) == 3:
+        return 1 + (shape[1] // PATCH) * (shape[2] // PATCH)
+    return max(1, shape[1] // 2 if len(shape) == 2 else shape[0] // HOP)
+
+
+def shapes(example: Example) -> list[tuple[int, ...]]:
+    """Of the pictures and sounds in an example, which only meet others of their shape."""
+    return [tuple(value.shape) for value in example.values() if hasattr(value, "__array__")]
+
+
+def size_of(inputs: Mapping[str, Tensor]) -> tuple[int, int]:
+    """Rows of a batch, and the positions of each, those that only pad included."""
+    if "input_ids" in inputs:
+        rows, length = inputs["input_ids"].shape
+        return rows, length
+    first = next(tensor for tensor in inputs.values() if tensor.is_floating_point())
+    return len(first), positions(first.shape[1:])
 
 
 def pad_inputs(examples: Sequence[Example], tokenizer: Any, side: Side) -> dict[str, Tensor]:
@@ -53,5 +87,5 @@ def pad_inputs(examples: Sequence[Example], tokenizer: Any, side: Side) -> dict[
     made = {}
     for key in (key for key in examples[0] if key not in BOOKKEEPING and not key.startswith("_")):
         rows = [example[key] for example in examples]
-        made[key] = stack(rows) if isinstance(rows[0], np.ndarray) else pad(rows, values.get(key, 0), side)
+        made[key] = stack(rows) if hasattr(rows[0], "__array__") else pad(rows, values.get(key, 0), side)
     return made

@@ -88,12 +88,15 @@ def estimated_bytes(trunk: Trunk, some: States, examples: Sequence[Example]) -> 
     """
     total = 0
     for stack, state in zip(trunk.stacks, some, strict=True):
-        pieces = sum(_pieces(example, stack.reads) for example in examples)
+        pieces = sum(_pieces(example, stack.reads, state.shape[1]) for example in examples)
         total += pieces * state.shape[-1] * state.element_size()
     return total
 
 
-def _pieces(example: Example, reads: str) -> int:
-    """How many pieces of a row a stack sees: a decoder as many as there are targets, or a classifier's the input."""
+def _pieces(example: Example, reads: str, others: int) -> int:
+    """How many pieces of a row a stack sees: a decoder as many as there are targets, or a classifier's the input; of
+    pictures and sounds as many as of all others."""
     targets = example.get("labels")
-    return len(targets) if reads == "decoder" and isinstance(targets, list) else length_of(example)
+    if reads == "decoder" and isinstance(targets, list):
+        return len(targets)
+    return length_of(example) if "input_ids" in example else others

@@ -154,6 +154,6 @@ def _padded(rows: list[Tensor], width: int) -> Tensor:
 
 
 def _width(reads: str, inputs: Mapping[str, Any]) -> int:
-    """T of a stack's states in this batch."""
+    """T of a stack's states in this batch; 0 where they are what they are: of pictures and sounds."""
     names = ("input_ids",) if reads == "encoder" else ("decoder_input_ids", "decoder_labels", "input_ids")
-    return next(int(inputs[name].shape[1]) for name in names if name in inputs)
+    return next((int(inputs[name].shape[1]) for name in names if name in inputs), 0)

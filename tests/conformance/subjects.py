@@ -36,6 +36,8 @@ def method(name: str, **knobs: Any) -> Method:
     return find("methods", name)(**{**SMALL.get(name, {}), **knobs})  # type: ignore[no-any-return]
 
 
+READ = ("input_ids", "attention_mask", "token_type_ids", "pixel_values")
+"""What a bare backbone takes of a batch."""
 WRITTEN = tuple(name for name, kind in KINDS.items() if kind.task().generates)
 """Kinds of tasks whose answers the model writes."""
 
@@ -103,7 +105,7 @@ class Subject(NamedTuple):
 @torch.no_grad()
 def hidden(bank: Bank, inputs: dict[str, Tensor]) -> Tensor:
     """The bare backbone's last hidden state; sequence-to-sequence models read the batch on both sides."""
-    known = {key: value for key, value in inputs.items() if key in ("input_ids", "attention_mask", "token_type_ids")}
+    known = {key: value for key, value in inputs.items() if key in READ}
     if bank.backbone.model_type in ("t5", "marian"):
         known["decoder_input_ids"] = known["input_ids"]
     found: Tensor = bank.backbone.model(**known).last_hidden_state
@@ -113,7 +115,8 @@ def hidden(bank: Bank, inputs: dict[str, Tensor]) -> Tensor:
 def open_backbone(family: str, **changes: Any) -> Backbone:
     """A fresh backbone that knows its pad piece, as one that a Tuner opened."""
     made = Backbone(tiny.backbone(family, **changes))
-    made.pad_token_id = getattr(tokenizer(family), "pad_token_id", None)
+    if family in tiny.FAMILIES:
+        made.pad_token_id = getattr(tokenizer(family), "pad_token_id", None)
     return made
 
 
