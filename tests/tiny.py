@@ -29,6 +29,8 @@ from transformers import (
     Qwen2Tokenizer,
 )
 
+from tests import media
+
 WIDTH, BLOCKS, HEADS, VOCABULARY, LONGEST = 32, 2, 2, 200, 64
 
 _PLAIN = {
@@ -85,13 +87,7 @@ WRITE_ONLY = ("marian", "mbart")
 FAMILIES: tuple[str, ...] = tuple(family for family in _SHAPES if family not in WRITE_ONLY)
 """Those that read texts."""
 
-_PICTURES = {**_PLAIN, "image_size": 32, "patch_size": 8, "mlp_ratio": 2}
-_MEDIA: dict[str, tuple[str, dict[str, Any]]] = {
-    "vit": ("ViTConfig", _PICTURES),
-    "deit": ("DeiTConfig", _PICTURES),
-    "dinov2": ("Dinov2Config", _PICTURES),
-}
-MEDIA: tuple[str, ...] = tuple(_MEDIA)
+MEDIA: tuple[str, ...] = tuple(media.SHAPES)
 """Those that read pictures or sounds."""
 
 WITH_TOKEN_TYPES = ("bert", "electra", "albert", "deberta-v2")
@@ -110,7 +106,7 @@ def specials(family: str = "bert") -> tuple[str, ...]:
 
 def config(family: str, *, dropout: float = 0.1, **changes: Any) -> PreTrainedConfig:
     """The tiny configuration of a family, with the ids of `tokenizer(family)` and every dropout set to `dropout`."""
-    name, shape = {**_SHAPES, **_MEDIA}[family]
+    name, shape = {**_SHAPES, **media.SHAPES}[family]
     ids = {token: i for i, token in enumerate(specials(family))}
     tokens = {"pad_token_id": ids["[PAD]"], "bos_token_id": ids["[CLS]"], "eos_token_id": ids["[SEP]"]}
     if family == "modernbert":

@@ -44,9 +44,9 @@ def open_tokenizer(tokenizer: Any, backbone: Backbone, task: Task | None = None)
 
 
 def from_files(folder: str | Path, task: Task | None) -> Any:
-    """What reads for a task, as transformers opens it."""
+    """What reads for a task, as transformers opens it; code that a folder brings along is never run."""
     knobs, reads = getattr(type(task), "tokenizer_kwargs", {}), task.reads if task else "tokenizer"
-    return getattr(transformers, AUTO[reads]).from_pretrained(folder, **knobs)
+    return getattr(transformers, AUTO[reads]).from_pretrained(folder, trust_remote_code=False, **knobs)
 
 
 def _beside(source: str, task: Task | None) -> Any:

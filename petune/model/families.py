@@ -148,6 +148,19 @@ FAMILIES: dict[str, Family] = {
     ),
     "vit": _VIT,
     "deit": _VIT,
+    "wav2vec2": Family(
+        ("encoder.layers",),
+        _roles(
+            "attention.q_proj",
+            "attention.k_proj",
+            "attention.v_proj",
+            "attention.out_proj",
+            "feed_forward.intermediate_dense",
+            "feed_forward.output_dense",
+        ),
+        attention=("attention",),
+    ),
+    "whisper": Family(("encoder.layers", "decoder.layers"), _SELF_AND_CROSS, attention=("self_attn",)),
     "dinov2": Family(("encoder.layer",), _VIT_ROLES, attention=("attention",)),
 }
 """transformers' `config.model_type` -> family. A new architecture is one entry."""

@@ -100,10 +100,20 @@ class Shell:
             names = [name for name, _ in part.named_parameters()]
             fill(part, {name: head[f"{path}.{name}"] for name in names})
 
+    @functools.cached_property
+    def stack(self) -> OneStack | None:
+        """What stands for the base model of a shell that holds the encoder of an encoder-decoder, and nothing around it
+        (Whisper's classifier); None: a usual one."""
+        own, shared = self.model.base_model, self.backbone.model
+        alone = own is self.model and "encoder" in own._modules and not shared._modules.keys() <= own._modules.keys()
+        return OneStack(own._modules["encoder"], shared.config) if alone else None
+
     @property
     def base(self) -> nn.Module:
         """The shell's own base model object, whose children are the shared ones; T5's language model has no such
         object, only the children, so there it is the backbone's."""
+        if self.stack is not None:
+            return self.stack
         own = self.model.base_model
         return self.backbone.model if own is self.model else own
 
@@ -187,9 +197,9 @@ class Shell:
     def _without_backbone(self) -> nn.Module:
         if self.bare:
             return Supplied(self.base)
-        stands = [self.prefix] if self.prefix else ["encoder", "decoder"]
-        kind = Supplied if self.prefix else SuppliedStack
-        return with_children(self.model, {name: kind(self.base) for name in stands})
+        if self.prefix or self.stack is not None:
+            return with_children(self.model, {self.prefix or "encoder": Supplied(self.base)})
+        return with_children(self.model, {name: SuppliedStack(self.base) for name in ("encoder", "decoder")})
 
     def supplied(self) -> nn.Module:
         """The same shell with its backbone replaced by one that hands back an output made elsewhere.
@@ -209,7 +219,7 @@ class Shell:
 
     def call(self, given: Mapping[str, Any]) -> Call:
         """The arguments with which the shell calls its backbone on this batch."""
-        if not self.prefix:  # T5's language model calls no base model, but takes what one takes
+        if not self.prefix and self.stack is None:  # T5's language model calls no base model, but takes what one takes
             return Call((), self.inputs(given))
         try:
             with supplying(None):
@@ -217,6 +227,18 @@ class Shell:
         except Captured as captured:
             return captured.call
         raise AssertionError(f"{type(self.model).__name__} did not call its backbone")
+
+
+class OneStack(nn.Module):
+    """The encoder of an encoder-decoder, under the name that it has there."""
+
+    def __init__(self, encoder: Any, config: Any) -> None:
+        super().__init__()
+        self.encoder, self.config = encoder, config
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the encoder gives."""
+        return self.encoder(*args, **kwargs)
 
 
 class Overlay(AdapterLayer):

@@ -128,10 +128,15 @@ def strip(model: nn.Module) -> None:
         extra.pop(key, None)
 
 
+NOTES = "transformers.utils.output_capturing"
+"""Where the hooks come from that a model puts on its own blocks once somebody asks for hidden states."""
+
+
 def foreign_hooks(module: nn.Module) -> list[Any]:
-    """The forward hooks of one module that are no taps."""
+    """The forward hooks of one module that are no taps, nor transformers' own, which only take notes."""
     hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
-    return [hook for hook in hooks if not isinstance(getattr(hook, "__self__", None), Tap)]
+    others = (hook for hook in hooks if getattr(hook, "__module__", None) != NOTES)
+    return [hook for hook in others if not isinstance(getattr(hook, "__self__", None), Tap)]
 
 
 def taps_of(model: nn.Module) -> list[Tap]:

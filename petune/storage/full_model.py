@@ -52,7 +52,9 @@ def read_full(folder: Path) -> tuple[Backbone, Adapter]:
         # A head learns in float32 also on a narrower backbone; the default would round it to the backbone's type.
         wide = torch.promote_types(backbone.dtype, torch.float32)
         model = getattr(transformers, auto_class).from_pretrained(folder, dtype=wide, **SAFELY)
-    inner = base_of(model).state_dict()
+    base, known = base_of(model), backbone.model.state_dict().keys()
+    # An encoder alone (Whisper's classifier) has its head beside its layers.
+    inner = {name: tensor for name, tensor in base.state_dict().items() if base is not model or name in known}
     prefix = f"{model.base_model_prefix}."
     # Without those that are another name of a weight in the base model: a tied lm_head.
     outer = {

@@ -33,7 +33,9 @@ def pad(lists: Sequence[Sequence[int]], value: int, side: Side = "right") -> Ten
 
 
 def stack(arrays: Sequence[np.ndarray]) -> Tensor:
-    """(B, ...) float32 of arrays: images (3, H, W) and spectra of one shape, waves (samples,) filled up with zeros.
+    """(B, ...) of arrays: images (3, H, W) and spectra of one shape, waves (samples,) filled up with zeros.
+
+    float32, but int64 for arrays of whole numbers, which are masks.
 
     Example:
         >>> stack([np.ones(3), np.ones(2)]).tolist()
@@ -42,7 +44,8 @@ def stack(arrays: Sequence[np.ndarray]) -> Tensor:
     arrays = [np.asarray(array) for array in arrays]  # pictures of examples are numbers only from here on
     longest = max(array.shape[-1] for array in arrays)
     whole = [np.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, longest - a.shape[-1])]) for a in arrays]
-    return torch.from_numpy(np.stack(whole).astype(np.float32))
+    kind = np.float32 if arrays[0].dtype.kind == "f" else np.int64
+    return torch.from_numpy(np.stack(whole).astype(kind))
 
 
 PATCH, HOP = 16, 320

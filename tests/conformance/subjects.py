@@ -36,7 +36,7 @@ def method(name: str, **knobs: Any) -> Method:
     return find("methods", name)(**{**SMALL.get(name, {}), **knobs})  # type: ignore[no-any-return]
 
 
-READ = ("input_ids", "attention_mask", "token_type_ids", "pixel_values")
+READ = ("input_ids", "attention_mask", "token_type_ids", "pixel_values", "input_values", "input_features")
 """What a bare backbone takes of a batch."""
 WRITTEN = tuple(name for name, kind in KINDS.items() if kind.task().generates)
 """Kinds of tasks whose answers the model writes."""
@@ -106,6 +106,8 @@ class Subject(NamedTuple):
 def hidden(bank: Bank, inputs: dict[str, Tensor]) -> Tensor:
     """The bare backbone's last hidden state; sequence-to-sequence models read the batch on both sides."""
     known = {key: value for key, value in inputs.items() if key in READ}
+    if bank.backbone.model_type == "whisper":
+        known["decoder_input_ids"] = inputs.get("decoder_labels", torch.ones(1, 1)).long().clamp(min=0).expand(5, -1)
     if bank.backbone.model_type in ("t5", "marian"):
         known["decoder_input_ids"] = known["input_ids"]
     found: Tensor = bank.backbone.model(**known).last_hidden_state

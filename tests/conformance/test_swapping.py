@@ -13,6 +13,7 @@ from petune.adapted import AdaptedModel
 from petune.model.backbone import Backbone
 from petune.model.bank import Bank
 from petune.model.running import run
+from petune.model.taps import NOTES
 from tests import tiny
 from tests.conformance.subjects import (
     add,
@@ -57,7 +58,8 @@ def marks(model: torch.nn.Module) -> list[object]:
     """What petune could leave on a backbone: hooks, attention settings, modes, flags."""
     found: list[object] = []
     for path, module in model.named_modules():
-        found.append((path, module.training, len(module._forward_hooks), len(module._forward_pre_hooks)))
+        hooks = [hook for hook in module._forward_hooks.values() if getattr(hook, "__module__", None) != NOTES]
+        found.append((path, module.training, len(hooks), len(module._forward_pre_hooks)))
         found.append(str(getattr(getattr(module, "config", None), "_attn_implementation", None)))
         found.append([parameter.requires_grad for parameter in module.parameters(recurse=False)])
     return found
