@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from petune.methods.lora import LoRA as LoRA
     from petune.methods.prefix import Prefix as Prefix
     from petune.storage.store import AdapterStore as AdapterStore
+    from petune.tasks.audio_classification import AudioClassification as AudioClassification
     from petune.tasks.causal_lm import CausalLM as CausalLM
     from petune.tasks.dialogue import Dialogue as Dialogue
+    from petune.tasks.image_classification import ImageClassification as ImageClassification
     from petune.tasks.instruction import Instruction as Instruction
     from petune.tasks.multiple_choice import MultipleChoice as MultipleChoice
     from petune.tasks.question_answering import QuestionAnswering as QuestionAnswering
@@ -48,11 +50,13 @@ _HOMES = {
     "AdaLoRA": "petune.methods.adalora",
     "AdaptedModel": "petune.adapted",
     "AdapterStore": "petune.storage.store",
+    "AudioClassification": "petune.tasks.audio_classification",
     "Bottleneck": "petune.methods.bottleneck",
     "CausalLM": "petune.tasks.causal_lm",
     "Dialogue": "petune.tasks.dialogue",
     "Full": "petune.methods.full",
     "Head": "petune.methods.head",
+    "ImageClassification": "petune.tasks.image_classification",
     "Instruction": "petune.tasks.instruction",
     "Job": "petune.joint",
     "LoRA": "petune.methods.lora",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
+from PIL import Image
 from transformers import ViTImageProcessorPil, Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
 
 SIDE, RATE, SECONDS = 32, 16_000, 0.1
@@ -46,7 +49,7 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "whisper": ("WhisperConfig", _SPECTRA),
 }
 """As `tests.tiny` has them of families that read texts."""
-PITCHES = ("low", "middle", "high")
+PITCHES = ("low", "high", "middle")
 COLOURS = ("red", "green", "blue")
 
 
@@ -79,7 +82,25 @@ def sounds(n: int, classes: int = 2, seed: int = 0) -> list[dict[str, Any]]:
     made = []
     for index in range(n):
         time = np.arange(draw.randint(1000, 1600)) / RATE
-        tone = np.sin(2 * np.pi * (500, 1500, 4000)[index % classes] * time + draw.random() * 6)
+        tone = np.sin(2 * np.pi * (500, 4000, 1500)[index % classes] * time + draw.random() * 6)
         wave = (0.5 * tone + 0.05 * noise.standard_normal(len(time))).astype(np.float32)
         made.append({"audio": (wave, RATE), "label": PITCHES[index % classes]})
     return made
+
+
+def picture_files(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    """Pictures as files in class folders: folder/red/00.png."""
+    for index, row in enumerate(rows):
+        place = folder / row["label"] / f"{index:02}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(row["image"]).save(place)
+    return folder
+
+
+def sound_files(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    """Sounds as files in class folders: folder/low/00.wav."""
+    for index, row in enumerate(rows):
+        place = folder / row["label"] / f"{index:02}.wav"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(place, *row["audio"])
+    return folder

@@ -1,8 +1,8 @@
 """What the README and the docs say runs: every Python block, every link, every figure.
 
 A page's Python blocks run in order in one namespace, in a folder that holds `path/to/backbone` (a tiny BERT),
-`path/to/language-model` (a Llama), `path/to/encoder-decoder` (a T5), `train.csv`, `test.csv`, `questions.csv` and
-`train.conll`. A block that begins with `>>>` is a doctest: its output is
+`path/to/language-model` (a Llama), `path/to/encoder-decoder` (a T5), `path/to/vision-backbone` (a ViT),
+`path/to/speech-backbone` (a wav2vec 2.0), `train.csv`, `test.csv`, `questions.csv`, `train.conll`, `photos` and `clips`. A block that begins with `>>>` is a doctest: its output is
 compared. What cannot run is no `python` block.
 """
 
@@ -19,8 +19,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import machine, readme
+from tests import media
 from tests.language import language_model
-from tests.tiny import folder, rows, tag_rows, tokenizer
+from tests.tiny import backbone, folder, rows, tag_rows, tokenizer
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("README*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -56,6 +57,14 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for family, name in (("llama", "language-model"), ("t5", "encoder-decoder")):
         for part in (language_model(family), tokenizer(family)):
             part.save_pretrained(place / "path" / "to" / name)
+    for family, reader, name in (
+        ("vit", media.image_processor(), "vision-backbone"),
+        ("wav2vec2", media.feature_extractor(), "speech-backbone"),
+    ):
+        for part in (backbone(family), reader):
+            part.save_pretrained(place / "path" / "to" / name)
+    media.picture_files(place / "photos", media.pictures(16))
+    media.sound_files(place / "clips", media.sounds(16))
     for file, made in {"train": rows(40), "test": rows(12, seed=1), "questions": rows(24, classes=3)}.items():
         with (place / f"{file}.csv").open("w", newline="") as out:
             writer = csv.DictWriter(out, ["text", "label"])

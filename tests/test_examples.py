@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import media, tiny
 from tests.language import language_model
 from tests.tiny import folder, tokenizer
 
@@ -24,6 +25,8 @@ PROMISED = {
     "similarity": ("recall_at_1", "Nearest: ", "vectors of shape (6, 32)", "A pair of texts has a cosine: "),
     "pairs": ("matthews_correlation", "accuracy"),
     "rate_sweep": ("rate-0.0001: loss", "The best one is rate-"),
+    "image_classification": ("accuracy", "('circle', 'square')"),
+    "audio_classification": ("accuracy", "resampled from 8,000 to 16,000", "('high', 'low')"),
     "your_own_method": ("trainable parameters", "True"),
 }
 
@@ -39,6 +42,20 @@ def writers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for example, family in WRITERS.items():
         made[example] = tmp_path_factory.mktemp(example)
         for part in (language_model(family, max_position_embeddings=256), tokenizer(family)):
+            part.save_pretrained(made[example])
+    return made
+
+
+@pytest.fixture(scope="module")
+def media_backbones(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Tiny backbones with their processors, by the example that takes them."""
+    made = {}
+    for example, family, reader in (
+        ("image_classification", "dinov2", media.image_processor()),
+        ("audio_classification", "wav2vec2", media.feature_extractor()),
+    ):
+        made[example] = tmp_path_factory.mktemp(example)
+        for part in (tiny.backbone(family), reader):
             part.save_pretrained(made[example])
     return made
 
@@ -61,11 +78,13 @@ def test_an_example_runs(
     example: Path,
     backbone: Path,
     writers: dict[str, Path],
+    media_backbones: dict[str, Path],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """It runs to its end and prints what it promises; nothing that it compares is different."""
     run(example, writers.get(example.stem, backbone), monkeypatch=monkeypatch)
+    run(example, media_backbones.get(example.stem, backbone), monkeypatch=monkeypatch)
     told = capsys.readouterr().out
     assert not [word for word in PROMISED[example.stem] if word not in told], told
     assert "False" not in told.split(), told

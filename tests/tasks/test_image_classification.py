@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 from typing import Any
 
 import datasets
@@ -18,18 +17,9 @@ from petune.tasks.base import Table
 from petune.tasks.image_classification import ImageClassification
 from tests import tiny
 from tests.conformance.subjects import differ
-from tests.media import SIDE, image_processor, pictures
+from tests.media import SIDE, image_processor, picture_files, pictures
 
 QUIET = TrainConfig(epochs=2, progress="off", batch_size=8, learning_rate=1e-2)
-
-
-def saved(folder: Path, rows: list[dict[str, Any]]) -> Path:
-    """Pictures as files in class folders."""
-    for index, row in enumerate(rows):
-        place = folder / row["label"] / f"{index:02}.png"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(row["image"]).save(place)
-    return folder
 
 
 def tuner(model: Any, **knobs: Any) -> Tuner:
@@ -130,7 +120,7 @@ def test_what_is_no_picture_is_refused_with_its_row(value, said):
 
 def test_a_torn_file_is_refused_by_its_path(tmp_path):
     """Half of a PNG file in a class folder is named by its path."""
-    folder = saved(tmp_path, pictures(8))
+    folder = picture_files(tmp_path, pictures(8))
     torn = sorted(folder.rglob("*.png"))[3]
     torn.write_bytes(torn.read_bytes()[:200])
     with pytest.raises(DataError, match=f"{torn.name}.*cannot be decoded"):
@@ -182,7 +172,7 @@ def test_a_folder_of_classes_is_trained_saved_and_loaded_without_arguments(tmp_p
     backbone = tmp_path / "vit"
     tiny.backbone("vit").save_pretrained(backbone)
     image_processor().save_pretrained(backbone)
-    photos = saved(tmp_path / "photos", pictures(24, classes=3))
+    photos = picture_files(tmp_path / "photos", pictures(24, classes=3))
     made = Tuner(backbone, task="image-classification").fit(photos, 0.25, TrainConfig(epochs=6, **_rate()))
     assert made.classes_ == ("blue", "green", "red")
     assert made.evaluate(photos)["accuracy"] > 0.9
