@@ -82,10 +82,8 @@ def test_another_rate_is_resampled_and_channels_are_averaged():
     found = heard((both, 8000), told)
     want = 0.5 * np.sin(2 * np.pi * 440 * np.arange(8000) / RATE)
     assert np.abs(found - want)[200:-200].max() < 1e-2
-    assert sorted(told) == [
-        "of 2 channels were averaged into one",
-        "were resampled from 8,000 to 16,000 samples a second",
-    ]
+    said = ["of 2 channels were averaged into one", "were resampled from 8,000 to 16,000 samples a second"]
+    assert sorted(told) == said
     assert np.array_equal(found, heard((both.T, 8000)))
 
 
@@ -114,9 +112,8 @@ def test_what_is_no_sound_is_refused_with_its_row(value, said):
 def test_without_soundfile_files_are_refused_with_the_extra(monkeypatch):
     """The message names the extra; arrays are read all the same."""
     found = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *rest: None if name == "soundfile" else found(name, *rest)
-    )
+    gone = lambda name, *rest: None if name == "soundfile" else found(name, *rest)  # noqa: E731
+    monkeypatch.setattr(importlib.util, "find_spec", gone)
     with pytest.raises(BackboneError, match=r"petune\[audio\]"):
         heard(b"RIFF")
     assert len(heard((np.zeros(800), RATE))) == 800
