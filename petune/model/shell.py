@@ -9,25 +9,21 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from petune.errors import BackboneError
 from petune.methods.base import AdapterLayer
-from petune.model.backbone import Backbone, quiet, shell_config
+from petune.model.assembling import BARE, OneStack, graft, largest, on_meta
+from petune.model.backbone import Backbone
 from petune.model.families import FAMILIES
 from petune.model.outputs import around, outputs_of
 from petune.model.supplying import Call, Captured, Supplied, SuppliedStack, supplying
 from petune.model.twins import fill, remembered, twin, with_children
 from petune.tasks._packing import STARTS
-
-BARE = "AutoModel"
-"""The class that is the backbone itself: what it gives are hidden states."""
 
 
 class Shell:
@@ -52,18 +48,18 @@ class Shell:
             BackboneError: transformers has no such class for this architecture.
         """
         self.backbone = backbone
-        self.model = _on_meta(backbone, auto_class, config)
+        self.model = on_meta(backbone, auto_class, config)
         self.takes = frozenset(inspect.signature(self.model.forward).parameters)
         self.bare = auto_class == BARE
         """Whether the task has no head at all: it answers from the backbone's last hidden states."""
         own = self.model.base_model
         missing = {name for name, _ in own.named_parameters() if name in backbone.missing and not self.bare}
-        parts = dict(_largest(own, missing))
+        parts = dict(largest(own, missing))
         self.outputs = outputs_of(backbone, self.model)
         rim = around(self.model, backbone.model)
         self.outside = {name: child for name, child in rim.items() if name not in self.outputs.modules}
         self._materialise([*self.outside.values(), *parts.values()])
-        _graft(own, backbone.model)
+        graft(own, backbone.model)
         if own is not self.model or self.bare:  # whose attention an adapter may replace
             own.config = backbone.model.config
         self._surround(private)
@@ -229,18 +225,6 @@ class Shell:
         raise AssertionError(f"{type(self.model).__name__} did not call its backbone")
 
 
-class OneStack(nn.Module):
-    """The encoder of an encoder-decoder, under the name that it has there."""
-
-    def __init__(self, encoder: Any, config: Any) -> None:
-        super().__init__()
-        self.encoder, self.config = encoder, config
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """What the encoder gives."""
-        return self.encoder(*args, **kwargs)
-
-
 class Overlay(AdapterLayer):
     """A head part inside the backbone, applied in place of the shared module's output."""
 
@@ -258,61 +242,3 @@ def _cast(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """What enters a head part takes the type of its weights."""
     dtype = next(module.parameters()).dtype
     return tuple(a.to(dtype) if isinstance(a, Tensor) and a.is_floating_point() else a for a in args)
-
-
-_ENCODERS = transformers.MODEL_FOR_MASKED_LM_MAPPING
-"""Architectures that learn by filling gaps; transformers would run them as decoders, which none was trained as."""
-
-
-def _on_meta(backbone: Backbone, auto_class: str, changes: dict[str, Any]) -> PreTrainedModel:
-    """The task's class without memory."""
-    config = shell_config(backbone, changes)
-    if auto_class == "AutoModelForCausalLM" and type(config) in _ENCODERS and not getattr(config, "is_decoder", False):
-        raise BackboneError(
-            f"A {backbone.model_type!r} reads a text from both sides, so it cannot write one.",
-            expected="The task needs a decoder such as GPT-2, Llama or Qwen.",
-            fix="Choose another backbone; for T5 and BART, task='seq2seq-lm'.",
-        )
-    if auto_class == BARE and getattr(config, "is_encoder_decoder", False):
-        raise BackboneError(
-            f"A {backbone.model_type!r} has hidden states for what it reads and others for what it writes.",
-            expected="The task needs a backbone that has one for each piece: an encoder, or a decoder alone.",
-            fix="Choose another backbone.",
-        )
-    try:
-        with quiet(), torch.device("meta"):
-            model: PreTrainedModel = getattr(transformers, auto_class).from_config(config)
-    except ValueError as error:
-        task = auto_class.removeprefix("AutoModelFor")
-        raise BackboneError(
-            f"transformers has no {task} model for {backbone.model_type!r}.",
-            expected="The task needs a class for this architecture.",
-            fix="Choose another task or another backbone.",
-        ) from error
-    return model.eval()
-
-
-def _graft(base: nn.Module, shared: nn.Module) -> None:
-    """Puts the shared modules into the shell's base model; parts that only the shell has stay its own."""
-    for name in list(base._modules):
-        if name in shared._modules:
-            base._modules[name] = shared._modules[name]
-    for name in set(base._parameters) & set(shared._parameters):
-        base._parameters[name] = shared._parameters[name]
-    for name in set(base._buffers) & set(shared._buffers):
-        base._buffers[name] = shared._buffers[name]
-
-
-def _largest(base: nn.Module, missing: set[str]) -> Iterator[tuple[str, nn.Module]]:
-    """The largest modules all of whose parameters the checkpoint lacked."""
-    taken: list[str] = []
-    for path, module in base.named_modules():
-        names = [f"{path}.{name}" if path else name for name, _ in module.named_parameters()]
-        if (
-            path
-            and names
-            and all(name in missing for name in names)
-            and not any(path.startswith(t + ".") for t in taken)
-        ):
-            taken.append(path)
-            yield path, module
