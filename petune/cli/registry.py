@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Sequence
 from typing import Any
 
 import typer
@@ -27,16 +28,27 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(name.replace("_", "-") for name in found))
 
 
-def build(name: str) -> Any:
+def build(name: str, words: Sequence[str] | None = None) -> Any:
     """The command of a name, ready to be called.
+
+    Args:
+        words: what follows the name. Where the file of the command has a function `knobs`, which tells by these words
+            what can be turned, the command gets an option for each knob; None leaves them out, and nothing heavy is
+            imported.
 
     Example:
         >>> build("doctor").name
         'doctor'
     """
     word = name.replace("-", "_")
+    module = importlib.import_module(f"{commands.__name__}.{word}")
+    function = getattr(module, word)
+    if words is not None and hasattr(module, "knobs"):
+        from petune.cli.knob_options import with_knobs
+
+        function = with_knobs(function, module.knobs(words))
     app = typer.Typer(add_completion=False, context_settings=CONTEXT)
-    app.command(name)(getattr(importlib.import_module(f"{commands.__name__}.{word}"), word))
+    app.command(name)(function)
     return get_command(app)
 
 
@@ -55,4 +67,6 @@ class Commands(TyperGroup):
         """The command that the words call; a misspelt one is answered with the near ones."""
         if args and args[0] not in names() and not args[0].startswith("-"):
             ctx.fail(f"There is no command {args[0]!r}. {near(args[0], names())}")
+        if args and args[0] in names():
+            return args[0], build(args[0], args[1:]), args[1:]
         return super().resolve_command(ctx, args)

@@ -13,9 +13,10 @@ from typer.main import get_command
 
 import petune
 from petune.cli.registry import CONTEXT, Commands
+from petune.cli.usage import UsageError
 from petune.errors import PetuneError
 
-FAILED, INTERRUPTED = 1, 130
+FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 VERBOSE = ("-v", "--verbose")
 _ISSUES = "Run it again with -v to see where it came from; that belongs into a report of the fault."
 
@@ -43,7 +44,7 @@ def run(args: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         else:
             typer.echo("\n".join(_words(error)), err=True)
-        return FAILED
+        return MISUSED if isinstance(error, UsageError) else FAILED
     return 0
 
 
