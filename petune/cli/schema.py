@@ -75,8 +75,10 @@ def _model(name: str, fields: dict[str, Any]) -> type[BaseModel]:
 def _sentences(error: ValidationError, raw: Mapping[str, Any], chosen: Mapping[str, str]) -> list[tuple[Place, str]]:
     """One sentence for each place; what a union says of each of its members is one sentence."""
     found: dict[Place, list[str]] = {}
-    known = {(): [knob.path[0] for knob in own_knobs()] + list(SECTIONS)}
-    known |= {(section,): [knob.path[-1] for knob in section_knobs(section, name)] for section, name in chosen.items()}
+    inner = {section: [knob.path[-1] for knob in section_knobs(section, name)] for section, name in chosen.items()}
+    top = [knob.path[0] for knob in own_knobs()] + list(SECTIONS)
+    known = {(): top + [f"{section}.{knob}" for section, knobs in inner.items() for knob in knobs]}
+    known |= {(section,): knobs for section, knobs in inner.items()}
     for one in error.errors(include_url=False):
         if one["type"] == "literal_error" and str(one["loc"][-1]).startswith("literal[") and one["loc"][0] in SECTIONS:
             continue  # that the section is no name alone

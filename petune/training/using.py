@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from petune.data.preparing import prepare, tell
-from petune.errors import AdapterError
+from petune.errors import AdapterError, ConfigError
 from petune.lookup import name_of
 from petune.model.adapter import Adapter
 from petune.model.bank import Bank
@@ -50,6 +50,16 @@ class Work(NamedTuple):
     def predict_proba(self, texts: Sequence[Any], batch_size: int) -> Any:
         """Probabilities of the classes; see `Tuner.predict_proba`."""
         return self.adapter.task.probabilities(*self._logits(texts, batch_size))
+
+    def judge(self, texts: Sequence[Any], batch_size: int) -> tuple[list[Any], Any]:
+        """Answers, and the probabilities of the same forwards: None where the task has none."""
+        if self.adapter.task.generates:
+            return self.generate(texts, batch_size, {}), None
+        task, found = self.adapter.task, self._logits(texts, batch_size)
+        try:
+            return task.answers(*found), task.probabilities(*found)
+        except ConfigError:  # numbers have no probabilities
+            return task.answers(*found), None
 
     def generate(self, texts: Sequence[Any], batch_size: int, options: dict[str, Any]) -> list[Any]:
         """What the language model writes; see `Tuner.generate`."""
