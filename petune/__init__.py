@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from petune.combining import merge_adapters as merge_adapters
     from petune.combining import negate as negate
     from petune.config import TrainConfig as TrainConfig
+    from petune.converting import convert as convert
     from petune.doctor.examining import diagnose as diagnose
     from petune.errors import PetuneError as PetuneError
     from petune.joint import Job as Job
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from petune.methods.head import Head as Head
     from petune.methods.lora import LoRA as LoRA
     from petune.methods.prefix import Prefix as Prefix
+    from petune.storage.exporting import export as export
     from petune.storage.store import AdapterStore as AdapterStore
     from petune.tasks.audio_classification import AudioClassification as AudioClassification
     from petune.tasks.causal_lm import CausalLM as CausalLM
@@ -72,7 +74,9 @@ _HOMES = {
     "TrainConfig": "petune.config",
     "Translation": "petune.tasks.translation",
     "Tuner": "petune.tuner",
+    "convert": "petune.converting",
     "diagnose": "petune.doctor.examining",
+    "export": "petune.storage.exporting",
     "fit_many": "petune.joint",
     "merge_adapters": "petune.combining",
     "negate": "petune.combining",

@@ -32,7 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("residents",),
     ("mixed",),
     ("tuner", "adapted"),
-    ("combining", "joint"),
+    ("combining", "converting", "joint"),
     ("cli",),
     ("__init__", "__main__"),
 )
@@ -46,7 +46,9 @@ FENCES = {
     "datasets": ("data/", "metrics/"),
     "evaluate": ("metrics/",),
     "peft": ("methods/peft.py", "storage/peft_format.py"),
+    "pydantic": ("cli/",),
     "typer": ("cli/",),
+    "yaml": ("cli/",),
 }
 VAGUE = {"util", "utils", "helper", "helpers", "common", "manager", "managers", "handler", "handlers", "misc"}
 

@@ -18,7 +18,7 @@ Given = dict[tuple[str, ...], Any]
 
 def with_knobs(function: Callable[..., Any], knobs: Sequence[Knob]) -> Callable[..., Any]:
     """The function with an option for each knob; those that were given are its `ctx.obj`, a `Given`."""
-    own = [one for one in inspect.signature(function, eval_str=True).parameters.values()]
+    own = list(inspect.signature(function, eval_str=True).parameters.values())
     made = {f"knob_{index}": knob for index, knob in enumerate(knobs)}
 
     @functools.wraps(function)

@@ -164,9 +164,7 @@ def _plain(value: Any) -> Any:
     return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
 
 
-def _located(
-    error: PetuneError, section: str | None, lines: Mapping[Any, int], file: Any, knobs: Given
-) -> UsageError:
+def _located(error: PetuneError, section: str | None, lines: Mapping[Any, int], file: Any, knobs: Given) -> UsageError:
     """The error with the line of the knob that it names, where that stands in the file and no option replaced it."""
     match = _NAMED.match(error.what)
     knob = (match[1] or match[2]) if match else None

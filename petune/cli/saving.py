@@ -28,7 +28,10 @@ def save(tuner: Tuner, recipe: Recipe) -> Path:
 
 def settings_text(recipe: Recipe) -> str:
     """The resolved settings as a file that `petune fit -c` takes."""
-    head = [f"The settings of a fit by petune {petune.__version__}, every default written out.", "petune fit -c takes it."]
+    head = [
+        f"The settings of a fit by petune {petune.__version__}, every default written out.",
+        "petune fit -c takes it.",
+    ]
     return text_of(recipe.settings, {}, head)
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from petune.cli.knob_list import Knob
 from petune.cli.sections import SECTIONS, own_knobs, section_knobs
 from petune.cli.yaml_file import Place
-from petune.lookup import near, names
+from petune.lookup import names, near
 
 _FORM = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
 
@@ -27,7 +27,7 @@ def file_model(chosen: Mapping[str, Sequence[str]]) -> type[BaseModel]:
         models = [_section(section, name) for name in chosen[section]]
         by_name = Literal[tuple(chosen[section])]  # type: ignore[valid-type]
         told = f"A name alone, or a section with the name and the knobs of the {room.removesuffix('s')}."
-        fields[section] = (Union[(by_name, *models)], Field(None, description=told))  # noqa: UP007
+        fields[section] = (Union[(by_name, *models)], Field(None, description=told))
     return _model("Run", fields)
 
 
@@ -77,7 +77,9 @@ def _sentences(error: ValidationError, raw: Mapping[str, Any], chosen: Mapping[s
     found: dict[Place, list[str]] = {}
     inner = {section: [knob.path[-1] for knob in section_knobs(section, name)] for section, name in chosen.items()}
     top = [knob.path[0] for knob in own_knobs()] + list(SECTIONS)
-    known = {(): top + [f"{section}.{knob}" for section, knobs in inner.items() for knob in knobs]}
+    known: dict[Place, list[str]] = {
+        (): top + [f"{section}.{knob}" for section, knobs in inner.items() for knob in knobs]
+    }
     known |= {(section,): knobs for section, knobs in inner.items()}
     for one in error.errors(include_url=False):
         if one["type"] == "literal_error" and str(one["loc"][-1]).startswith("literal[") and one["loc"][0] in SECTIONS:

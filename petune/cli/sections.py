@@ -1,4 +1,4 @@
-"""What a run's file and the options of `petune fit` consist of: its own keys, the knobs of fitting, and two sections."""
+"""What a run's file, and the options of a fit, consist of: its own keys, the knobs of fitting, and two sections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows that flow: from a file or stdin, a few at a time, to a file or stdout. Whatever their number, few are in memory."""
+"""Rows that flow: from a file or stdin, a few at a time, to a file or stdout; only those few are in memory."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def _opened(path: str) -> Iterator[IO[str]]:
         yield io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", newline="")
         return
     try:
-        stream = Path(path).open(encoding="utf-8-sig", newline="")
+        stream = Path(path).open(encoding="utf-8-sig", newline="")  # noqa: SIM115  # closed below
     except OSError as error:
         there = [entry.name for entry in Path(path).parent.iterdir()] if Path(path).parent.is_dir() else []
         fix = near(Path(path).name, [name for name in there if Path(name).suffix[1:] in FORMS])
@@ -185,7 +185,9 @@ def _objects(stream: IO[str], name: str) -> Iterator[tuple[int, dict[str, Any]]]
         try:
             row = json.loads(text)
         except ValueError as error:
-            raise DataError(f"{name}, line {line} is not valid JSON: {error}.", expected="One object a line.") from error
+            raise DataError(
+                f"{name}, line {line} is not valid JSON: {error}.", expected="One object a line."
+            ) from error
         if not isinstance(row, dict):
             raise DataError(f"{name}, line {line} is a {type(row).__name__}.", expected="One object a line.")
         yield line, row

@@ -1,4 +1,4 @@
-"""An adapter of the `adapters` library (AdapterHub): recognised and told apart from peft's, which petune reads.
+"""An adapter of the `adapters` library (AdapterHub): told apart from peft's, and examined by petune's reader of both.
 
 Both call their configuration `adapter_config.json`. AdapterHub's has a `config` and the `model_type` it was made for in
 place of peft's `peft_type`, and its weights lie in `adapter.safetensors` or `pytorch_adapter.bin`.
@@ -12,22 +12,12 @@ from functools import partial
 from typing import Any
 
 from petune.doctor.chart import Chart
-from petune.storage import container
+from petune.errors import AdapterFileError
+from petune.storage import adapter_file, adapterhub, container
+from petune.storage.adapterhub_reading import is_adapterhub
 
-CONFIG = "adapter_config.json"
-WEIGHTS = ("adapter.safetensors", "model_head.safetensors", "pytorch_adapter.bin", "pytorch_model_head.bin")
-
-
-def is_adapterhub(said: Mapping[str, Any]) -> bool:
-    """Whether a configuration is AdapterHub's.
-
-    Example:
-        >>> is_adapterhub({"config": {"reduction_factor": 16}, "model_type": "bert", "version": "adapters.1.2.0"})
-        True
-        >>> is_adapterhub({"peft_type": "LORA", "r": 8})
-        False
-    """
-    return "peft_type" not in said and "config" in said and ("model_type" in said or "model_class" in said)
+CONFIG = adapterhub.CONFIG
+WEIGHTS = (adapterhub.WEIGHTS, adapterhub.HEAD_WEIGHTS, *adapterhub.PICKLES)
 
 
 def examine(chart: Chart, said: Mapping[str, Any]) -> None:
@@ -41,15 +31,29 @@ def examine(chart: Chart, said: Mapping[str, Any]) -> None:
         "backbone": {"id": said.get("model_name"), "model_type": said.get("model_type")},
         "versions": {"adapters": said.get("version")},
     }
-    chart.error(
-        "other-format",
-        CONFIG,
-        "An adapter of the library 'adapters' (AdapterHub), which neither petune nor peft reads.",
-        "config",
-        "Load it with the library that wrote it, or train it again with petune.",
-    )
     for name in WEIGHTS[:2]:
         if (chart.folder / name).exists():
             data = chart.bytes_of(name)
             if data is not None:
                 chart.attempt("broken-container", name, partial(container.header, data, str(chart.folder / name)))
+    try:
+        adapter_file.read(chart.folder)
+    except AdapterFileError as error:
+        chart.error(
+            "other-format",
+            CONFIG,
+            f"An adapter of the library 'adapters' (AdapterHub), which petune cannot take over: {error.what}",
+            "config",
+            "Load it with the library that wrote it, or train it again with petune.",
+        )
+    else:
+        chart.add(
+            "note",
+            "other-format",
+            CONFIG,
+            "An adapter of the library 'adapters' (AdapterHub); petune reads it, and peft does not.",
+            fix="petune convert writes it as petune's.",
+        )
+
+
+__all__ = ["WEIGHTS", "examine", "is_adapterhub"]

@@ -23,6 +23,8 @@ from typing import Any
 
 from petune.errors import AdapterFileError, PetuneError
 from petune.storage import (
+    adapterhub,
+    adapterhub_reading,
     atomic,
     container,
     layout,
@@ -85,7 +87,7 @@ def write(
 
 
 def read(folder: str | Path, *, config: Any = None, prefix: str | None = None) -> Stored:
-    """Reads an adapter folder, petune's or peft's, and believes nothing that it has not checked.
+    """Reads an adapter folder, petune's, peft's or AdapterHub's, and believes nothing that it has not checked.
 
     Args:
         folder: what `write` made, or peft's `save_pretrained`.
@@ -112,6 +114,11 @@ def read(folder: str | Path, *, config: Any = None, prefix: str | None = None) -
 
 
 def _read(folder: Path, config: Any, prefix: str | None) -> Stored:
+    if adapterhub_reading.lies_in(folder) and not (folder / ADAPTER).exists():
+        links.check(folder)
+        stored = adapterhub_reading.from_adapterhub(folder, config=config)
+        odd = soundness.check(stored, str(folder / adapterhub.WEIGHTS))
+        return dataclasses.replace(stored, notices=(*odd, *stored.notices))
     whereabouts.check(folder)
     links.check(folder)
     path = folder / ADAPTER

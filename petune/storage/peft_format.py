@@ -49,7 +49,7 @@ def adapter_config(stored: Stored) -> dict[str, Any] | None:
         "base_model_name_or_path": stored.manifest["backbone"]["path_or_id"] or stored.manifest["backbone"]["id"],
         "inference_mode": True,
         "modules_to_save": head or None,
-        "task_type": _task_type(stored, head),
+        "task_type": task_type(stored, head),
     }
     return {**own, **shared}
 
@@ -117,7 +117,7 @@ def largest_modules(head: Collection[str], everything: Iterable[str]) -> list[st
     return list(dict.fromkeys(found))
 
 
-def _task_type(stored: Stored, head: list[str]) -> str | None:
+def task_type(stored: Stored, head: list[str]) -> str | None:
     """peft's task; it adds modules named `classifier` and `score` itself, so those must be whole in the head."""
     writing = {own: theirs for theirs, own in WRITING.items()}.get(stored.manifest["task"]["name"])
     if writing is not None:
@@ -183,7 +183,7 @@ def _why_no_prefix(stored: Stored) -> str | None:
         why = "peft's prefix acts in every layer, this one does not"
     if why is None and len({tensors["keys"].shape for tensors in stored.layers.values()}) != 1:
         why = "peft's prefix has one length, this one has several"
-    if why is None and (_task_type(stored, head_modules(stored) or []) is None):
+    if why is None and (task_type(stored, head_modules(stored) or []) is None):
         why = "peft's prefix needs a classification head whose modules are whole"
     return f"Prefix tuning cannot be written for peft here: {why}." if why else None
 
@@ -208,5 +208,5 @@ def _plain(alpha: float) -> float | int:
 
 __all__ = [
     "adapter_config", "derived_tensors", "from_peft", "head_modules", "head_prefix", "largest_modules",
-    "why_no_peft_config",
+    "task_type", "why_no_peft_config",
 ]  # fmt: skip
