@@ -11,6 +11,7 @@ from torch import Tensor
 from petune.errors import AdapterFileError
 from petune.storage import container, strict_json
 from petune.storage.adapterhub import HEAD_CONFIG, HEAD_WEIGHTS, PICKLES
+from petune.storage.peft_reading import OUTPUTS
 
 _TASKS = {
     "classification": "sequence-classification",
@@ -53,7 +54,12 @@ def head_of(folder: Path, prefix: str, notices: list[str]) -> tuple[dict[str, An
         map_, head = said.get("label2id"), tensors
     if kind not in _TASKS:
         raise AdapterFileError(f"{source} is a head of the kind {kind!r}.", expected=f"One of {', '.join(_TASKS)}.")
-    count = int(next((one.shape[0] for name, one in reversed(head.items()) if name.endswith("weight")), 0))
+    # safetensors keeps no order, so the last map of the head is known by its name.
+    ends = (one for ending in OUTPUTS for name, one in head.items() if f".{name}".endswith(f".{ending}"))
+    last = next(ends, None)
+    if last is None:
+        raise AdapterFileError(f"{source}: the head has none of the maps {', '.join(OUTPUTS)}.")
+    count = int(last.shape[0])
     task = _TASKS[str(kind)]
     if task == "token-classification":
         return (

@@ -43,7 +43,8 @@ _PREFIXES = [
     "big_bird",
     "gpt_neox",
 ]
-_OUTPUTS = ("out_proj.weight", "classifier.weight", "score.weight")
+OUTPUTS = ("out_proj.weight", "classifier.weight", "score.weight")
+"""How the names of a head's last map end."""
 
 
 def from_peft(folder: str | Path, *, config: Any = None, prefix: str | None = None) -> Stored:
@@ -213,15 +214,12 @@ def _task(said: Mapping[str, Any], head: Mapping[str, Tensor], source: str, noti
 def _labels(head: Mapping[str, Tensor], source: str, notices: list[str]) -> list[str]:
     """peft stores no label names: LABEL_0 ... as many as the head's last map has rows; none for a regression."""
     ends = [
-        (name, t)
-        for ending in _OUTPUTS
-        for name, t in head.items()
-        if f".{name}".endswith(f".{ending}") and t.ndim == 2
+        (name, t) for ending in OUTPUTS for name, t in head.items() if f".{name}".endswith(f".{ending}") and t.ndim == 2
     ]
     if not ends:
         raise AdapterFileError(
             f"{source} holds no classification head that petune knows.",
-            expected=f"A tensor that ends with {', '.join(_OUTPUTS)}.",
+            expected=f"A tensor that ends with {', '.join(OUTPUTS)}.",
             fix="Save it in peft with the head in modules_to_save.",
         )
     count = ends[0][1].shape[0]

@@ -46,7 +46,8 @@ def trained(place: Path, method: object, family: str = "bert") -> tuple[Tuner, P
 
 def batch() -> dict[str, torch.Tensor]:
     """Three padded rows."""
-    return dict(tiny.tokenizer("bert")([row["text"] for row in tiny.rows(3, seed=5)], padding=True, return_tensors="pt"))
+    texts = [row["text"] for row in tiny.rows(3, seed=5)]
+    return dict(tiny.tokenizer("bert")(texts, padding=True, return_tensors="pt"))
 
 
 def ours(tuner: Tuner, folder: Path) -> torch.Tensor:
@@ -94,7 +95,7 @@ def test_the_saved_folder_itself_goes_wrong_where_a_field_is_ignored(tmp_path: P
 
 @pytest.mark.parametrize("target", ["vllm", "gguf"])
 def test_a_language_models_lora_is_two_tensors_a_site(target: str, tmp_path: Path) -> None:
-    """A reader that knows names, `lora_alpha` and the rank of a tensor computes each site's change; nothing else is in."""
+    """A reader of names, `lora_alpha` and the rank of a tensor computes each site's change; nothing else is there."""
     home = tmp_path / "llama"
     for part in (language_model("llama"), tiny.tokenizer("llama")):
         part.save_pretrained(home)
