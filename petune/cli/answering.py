@@ -11,6 +11,7 @@ import numpy as np
 from petune.cli.streams import Chunk
 from petune.cli.usage import UsageError
 from petune.errors import DataError
+from petune.lookup import near
 
 if TYPE_CHECKING:
     from petune import Tuner
@@ -38,6 +39,7 @@ class Answering:
             DataError: a row that cannot be answered, with its line.
             UsageError: the rows have a column of that name already.
         """
+        self._need_columns(chunk)
         taken = next((key for row in chunk.rows for key in row if key.split("_probability")[0] == self.column), None)
         if taken is not None:
             raise UsageError(
@@ -53,6 +55,17 @@ class Answering:
             own = None if probabilities is None else probabilities[index]
             found.append({**row, **self._columns(_plain(answer), own, labels)})
         return found
+
+    def _need_columns(self, chunk: Chunk) -> None:
+        """Raises DataError where the columns of the texts are not there, with those that are."""
+        task, there = self.tuner.adapter.task, list(dict.fromkeys(key for row in chunk.rows for key in row))
+        for column in (name for knob in task.texts_in if isinstance(name := getattr(task, knob), str)):
+            if column not in there:
+                raise DataError(
+                    f"{self.source} has no column {column!r}.",
+                    expected=f"Its columns are {', '.join(map(repr, there))}.",
+                    fix=near(column, there),
+                )
 
     def _columns(self, answer: Any, probabilities: Any, labels: Sequence[str]) -> dict[str, Any]:
         """Answer and probabilities of one row; (C,) for a text, (words, C) for tags."""

@@ -14,6 +14,7 @@ from petune.cli.knob_options import Given, named
 from petune.cli.recipe import Recipe, chosen_by, recipe_of
 from petune.cli.sections import DEFAULTS, OWN, own_knobs, section_knobs
 from petune.config import TrainConfig
+from petune.lookup import names
 
 RATE = "learning_rate"
 HELD_OUT = 0.2
@@ -34,7 +35,8 @@ def knobs_by(words: Sequence[str]) -> list[Knob]:
     """The knobs of a comparison: those of fitting and of the task, and `--METHOD.KNOB` for each named method."""
     file = named(words, "-c", "--config")
     chosen = chosen_by(yaml_file.read(file)[0]) if file is not None and Path(file).is_file() else {}
-    task = named(words, "--task") or {**DEFAULTS, **chosen}["task"]
+    task = named(words, "--task") or chosen.get("task")
+    task = task if task in names("tasks") or named(words, "--task") else DEFAULTS["task"]
     rate = next(knob for knob in knobs_of(TrainConfig) if knob.path == (RATE,))
     found = [*own_knobs()[len(OWN) :], *section_knobs("task", task)]
     for method in methods_of(named(words, "--methods") or ""):

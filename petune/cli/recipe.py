@@ -15,7 +15,7 @@ from petune.cli.sections import DEFAULTS, OWN, SECTIONS, own_knobs, section_knob
 from petune.cli.usage import UsageError, as_usage
 from petune.config import TrainConfig
 from petune.errors import ConfigError, PetuneError
-from petune.lookup import find
+from petune.lookup import find, names
 
 if TYPE_CHECKING:
     from petune import Tuner
@@ -69,7 +69,9 @@ def knobs_by(words: Sequence[str]) -> list[Knob]:
     chosen = dict(DEFAULTS)
     file = named(words, "-c", "--config")
     if file is not None and Path(file).is_file():
-        chosen |= chosen_by(yaml_file.read(file)[0])
+        # A name that nothing answers to is told later, with its line.
+        inside = chosen_by(yaml_file.read(file)[0])
+        chosen |= {section: name for section, name in inside.items() if name in names(SECTIONS[section])}
     chosen |= {section: name for section in SECTIONS if (name := named(words, f"--{section}"))}
     sections = [knob for section, name in chosen.items() for knob in section_knobs(section, name)]
     return [*own_knobs()[len(OWN) :], *sections]
@@ -78,8 +80,8 @@ def knobs_by(words: Sequence[str]) -> list[Knob]:
 def chosen_by(raw: Mapping[str, Any]) -> dict[str, str]:
     """Section -> the name that a file has in it."""
     found = {section: raw.get(section) for section in SECTIONS}
-    names = {key: value.get("name") if isinstance(value, Mapping) else value for key, value in found.items()}
-    return {section: name for section, name in names.items() if isinstance(name, str)}
+    said = {key: value.get("name") if isinstance(value, Mapping) else value for key, value in found.items()}
+    return {section: name for section, name in said.items() if isinstance(name, str)}
 
 
 def recipe_of(file: str | Path | None, given: Mapping[str, Any], knobs: Given) -> Recipe:

@@ -28,7 +28,7 @@ class _Core(yaml.SafeLoader):
 _Core.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"~|null|Null|NULL|"), None)
 _Core.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"true|True|TRUE|false|False|FALSE"), None)
 _Core.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?(0|[1-9][0-9]*)"), None)
-_NUMBER = r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+_NUMBER = r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+|[-+]?\.inf|\.nan"
 _Core.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(_NUMBER), None)
 for _resolvers in _Core.yaml_implicit_resolvers.values():
     _resolvers[:] = [(tag, re.compile(rf"(?:{rule.pattern})\Z")) for tag, rule in _resolvers]

@@ -71,7 +71,7 @@ def test_python_m_petune_is_the_command_line() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["doctr", "x"], "Did you mean 'doctor'?"),
+        (["doctr", "x"], "Did you mean 'doctor'"),
         (["doctor"], "Missing argument"),
         (["doctor", "--jsn", "x"], "--json"),
         ([], ""),
