@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from petune.errors import ConfigError
 from petune.storage import adapter_file
-from petune.storage.shelf import check_name
+from petune.storage.names import check_name
 from petune.tuner import Tuner
 
 

@@ -120,4 +120,4 @@ def tensors_in(folder: Path, name: str) -> dict[str, Tensor]:
             expected=f"{name}: a pickle can run code, so petune never opens one.",
             fix="Load it in the library that wrote it and save it with use_safetensors=True.",
         )
-    return container.unpack(container.read_bytes(path), str(path))[0]
+    return container.unpack(container.read_bytes(path, limit=container.MAX_FILE_BYTES, tensors=True), str(path))[0]
