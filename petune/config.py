@@ -65,6 +65,8 @@ class TrainConfig:
         keep_last: checkpoints to keep.
         process_timeout: seconds that the processes of one run wait for each other before one of them counts as lost.
         progress: `"auto"` (bar on a terminal, else a plain line every few seconds), or `"off"`.
+        log_with: trackers that the run is told to, by Accelerate's names: `"tensorboard"` (writes into output_dir),
+            `"wandb"`, `"mlflow"` ..., or several; None: nobody, and nothing leaves this machine.
 
     Raises:
         ConfigError: for a knob out of range or a contradiction.
@@ -109,6 +111,7 @@ class TrainConfig:
     keep_last: int = 2
     process_timeout: float = 600.0
     progress: Literal["auto", "off"] = "auto"
+    log_with: str | tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         for name in ("epochs", "gradient_accumulation_steps", "keep_last"):

@@ -17,6 +17,7 @@ from petune.model.backbone import Backbone
 from petune.model.bank import Bank
 from petune.model.merging import MergeReceipt, merge, merged_copy, unmerge
 from petune.model.probe import replay
+from petune.report import notebook, page
 from petune.storage import shelf
 from petune.storage.names import check_name
 from petune.storage.packing import check_probe
@@ -55,15 +56,9 @@ class Tuner:
     """
 
     def __init__(
-        self,
-        backbone: str | Path | PreTrainedModel,
-        *,
-        task: str | Task = "sequence-classification",
-        method: str | Method | Any = "lora",
-        name: str = "default",
-        tokenizer: Any = None,
-        quantize: str | None = None,
-    ) -> None:
+        self, backbone: str | Path | PreTrainedModel, *, task: str | Task = "sequence-classification",
+        method: str | Method | Any = "lora", name: str = "default", tokenizer: Any = None, quantize: str | None = None,
+    ) -> None:  # fmt: skip
         self.task, self.method, self.name = as_task(task), as_method(method), check_name(name)
         self._settle_on(Backbone.open(backbone, quantize))
         self.tokenizer = open_tokenizer(tokenizer, self.backbone, self.task)
@@ -71,25 +66,16 @@ class Tuner:
 
     def _settle_on(self, backbone: Backbone) -> None:
         self.backbone, self._bank = backbone, Bank(backbone)
-        self._adapter: Adapter | None = None
-        self._report: TrainReport | None = None
+        self._keep(None)
         self._receipt: MergeReceipt | None = None
-        self._history: list[dict[str, Any]] = []
         self._said: set[str] = set()
 
     # -- learning ---------------------------------------------------------------------------------------------------
 
     def fit(
-        self,
-        train: Any,
-        eval_data: Any = None,
-        config: TrainConfig | None = None,
-        *,
-        resume: str | Path | None = None,
-        continue_from: str | Path | Tuner | None = None,
-        callbacks: Sequence[Any] = (),
-        processes: int | None = None,
-    ) -> Tuner:
+        self, train: Any, eval_data: Any = None, config: TrainConfig | None = None, *, resume: str | Path | None = None,
+        continue_from: str | Path | Tuner | None = None, callbacks: Sequence[Any] = (), processes: int | None = None,
+    ) -> Tuner:  # fmt: skip
         """Trains a fresh adapter and keeps it; calls chain.
 
         Args:
@@ -99,15 +85,13 @@ class Tuner:
             resume: `"auto"` or a checkpoint folder: go on where a run stopped.
             continue_from: a saved adapter, or a Tuner, whose weights the new adapter starts from.
             callbacks: `petune.training.callbacks.Callback` objects that watch the run.
-            processes: to launch on this machine, one per GPU where there are any; None: this one alone, or all of the
-                launch that it is in.
+            processes: to launch here, one per GPU if there are any; None: this one, or all of the launch it is in.
 
         Raises:
             DataError: rows that cannot be used, with the place of the first one.
             TrainingError: the loss became NaN or infinite; the last good adapter is kept.
-            CheckpointError: `resume` means no checkpoint of this run.
+            CheckpointError, MergeError: `resume` means no checkpoint of this run; while merged.
             ProcessError: one of several processes was lost, or they do not train the same adapter.
-            MergeError: while merged.
         """
         self._bank.refuse_while_merged("fit")
         fit(
@@ -118,8 +102,10 @@ class Tuner:
         return self
 
     def _keep(self, fitted: Fitted | None) -> None:
-        self._adapter, self._report = fitted or (None, None)
-        self._history = list(self._report.history) if self._report else []
+        self._adapter: Adapter | None = fitted.adapter if fitted else None
+        self._report: TrainReport | None = fitted.report if fitted else None
+        self._given = fitted.given if fitted else None
+        self._history: list[dict[str, Any]] = list(self._report.history) if self._report else []
 
     # -- using ------------------------------------------------------------------------------------------------------
 
@@ -260,6 +246,21 @@ class Tuner:
         """A few lines: backbone, method, task, and what was learnt."""
         return shelf.describe(self.backbone, self.method, self.task, self._adapter)
 
+    def write_report(self, path: str | Path, data: Any = None) -> Path:
+        """Writes the run as one HTML file: data, curves, classes, the hardest rows, cost; needs the extra `report`.
+
+        Args:
+            data: labelled rows to look at; None: the evaluation rows of the last fit, or else its training rows.
+
+        Raises:
+            ConfigError, DataError: without the extra, or for rows that cannot be read (any more).
+        """
+        return page.write_report(path, page.Told(self._work, self._report, self._history, self._given), data)
+
+    def plot(self) -> Any:
+        """The curves of the run, losses, figure and learning rate, as a matplotlib figure (the extra `report`)."""
+        return notebook.plot(self._history, self._report, self.adapter.task.headline())
+
     def merge(self) -> PreTrainedModel:
         """Writes the adapter into the backbone, in place, and returns the task's model: labels set, saveable.
 
@@ -279,11 +280,7 @@ class Tuner:
         return self
 
     def merged_copy(self) -> PreTrainedModel:
-        """An independent merged model; this backbone stays as it is.
-
-        Raises:
-            MergeError: as `merge`.
-        """
+        """An independent merged model; this backbone stays as it is. Raises as `merge`."""
         model, self._receipt = merged_copy(self._bank, self.adapter)
         return model
 
@@ -298,3 +295,6 @@ class Tuner:
 
     def __repr__(self) -> str:
         return f"<Tuner {self.describe()}>"
+
+    def _repr_html_(self) -> str:
+        return notebook.tuner_html(self.backbone, self.method, self.task, self._adapter, self._report)

@@ -29,6 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("storage",),
     ("doctor",),
     ("training",),
+    ("report",),
     ("residents",),
     ("mixed",),
     ("tuner", "adapted"),
@@ -49,6 +50,8 @@ FENCES = {
     "pydantic": ("cli/",),
     "typer": ("cli/",),
     "yaml": ("cli/",),
+    "jinja2": ("report/",),
+    "matplotlib": ("report/",),
 }
 VAGUE = {"util", "utils", "helper", "helpers", "common", "manager", "managers", "handler", "handlers", "misc"}
 

@@ -2,26 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import re
 from typing import Any
 
 from petune.storage import peft_format
+from petune.storage.snippets import hub_id, pipeline, snippets
 from petune.storage.stored import Stored
-
-_PIPELINES = {
-    "sequence-classification": "text-classification",
-    "token-classification": "token-classification",
-    "causal-lm": "text-generation",
-    "seq2seq-lm": "text2text-generation",
-}
-_SHELLS = {
-    "sequence-classification": "AutoModelForSequenceClassification",
-    "token-classification": "AutoModelForTokenClassification",
-    "causal-lm": "AutoModelForCausalLM",
-    "seq2seq-lm": "AutoModelForSeq2SeqLM",
-}
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def card(stored: Stored, *, folder: str = ".") -> str:
@@ -43,23 +28,17 @@ def card(stored: Stored, *, folder: str = ".") -> str:
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
-def hub_id(stored: Stored) -> str | None:
-    """The backbone's id on the hub; None for a local folder, whose path is nobody else's business."""
-    name = stored.manifest["backbone"]["id"]
-    return name if name and _HUB_ID.fullmatch(name) and not os.path.exists(name) else None
-
-
 def _header(stored: Stored) -> str:
     """The YAML at the top, as the hub reads it."""
     from huggingface_hub import EvalResult, ModelCardData
 
     task = stored.manifest["task"]["name"]
     base = hub_id(stored)
-    pipeline = _PIPELINES.get(task)
+    tag = pipeline(stored)
     data = (stored.manifest["data"] or {}).get("source") or "training data"
     results = [
         EvalResult(
-            task_type=pipeline or task,
+            task_type=tag or task,
             dataset_type=str(data),
             dataset_name=str(data),
             metric_type=name,
@@ -72,7 +51,7 @@ def _header(stored: Stored) -> str:
         library_name="peft" if reads else "petune",
         base_model=base,
         base_model_relation="adapter" if base else None,
-        pipeline_tag=pipeline,
+        pipeline_tag=tag,
         tags=["petune", stored.manifest["trained_as"], *([f"base_model:adapter:{base}"] if base else [])],
         model_name=stored.manifest["name"] if results else None,
         eval_results=results or None,
@@ -92,22 +71,10 @@ def _summary(stored: Stored) -> str:
 
 
 def _loading(stored: Stored, folder: str) -> str:
-    """Code that runs as it stands."""
-    lines = ["## Use", "", "```python", "from petune import Tuner", "", f'tuner = Tuner.load("{folder}")']
-    lines += ['tuner.predict(["..."])', "```"]
-    shell = _SHELLS.get(stored.manifest["task"]["name"])
+    """Code that runs as it stands, and why there is none for peft where there is none."""
+    blocks = [f"With {made.title}:\n\n```python\n{made.code}\n```" for made in snippets(stored, folder)]
     why = peft_format.why_no_peft_config(stored)
-    if why is not None:
-        return "\n".join([*lines, "", f"Not for peft: {why}"])
-    if shell is None:
-        return "\n".join(lines)
-    base = hub_id(stored) or "path/of/the/backbone"
-    count = f", num_labels={len(stored.manifest['labels'])}" if stored.head else ""
-    return "\n".join(
-        [*lines, "", "Or without petune:", "", "```python", "from peft import PeftModel",
-         f"from transformers import {shell}", "", f'model = {shell}.from_pretrained("{base}"{count})',
-         f'model = PeftModel.from_pretrained(model, "{folder}")', "```"]
-    )  # fmt: skip
+    return "\n\n".join(["## Use", *blocks, *([f"Not for peft: {why}"] if why is not None else [])])
 
 
 def _knobs(stored: Stored) -> list[tuple[str, str]]:

@@ -114,7 +114,7 @@ def facts_of(adapter: Adapter, data: dict[str, Any], config: TrainConfig, best: 
         knob.name: _plain(value)
         for knob in dataclasses.fields(config)
         if (value := getattr(config, knob.name)) != getattr(default, knob.name)
-        and knob.name not in ("output_dir", "metrics", "progress")
+        and knob.name not in ("output_dir", "metrics", "progress", "log_with")
     }
     return {
         "seed": config.seed,

@@ -27,6 +27,10 @@ class RunStart(NamedTuple):
     epochs: int
     history: list[Row]
     """The rows of the steps that are done."""
+    metric: str | None = None
+    """The figure that picks the best evaluation; None without evaluations."""
+    greater_is_better: bool = True
+    """Whether a larger figure is the better one."""
 
 
 class Callback:

@@ -17,19 +17,31 @@ from petune.model.learner import Learner
 from petune.storage.packing import facts_of, fingerprint, identity
 from petune.tasks.base import Task
 from petune.training import loop
+from petune.training.data_figures import data_figures
 from petune.training.plan import Plan, make_plan
 from petune.training.progress import say
 from petune.training.ranks.launching import crew_for
 from petune.training.report import TrainReport
 from petune.training.seed import seed_everything
 from petune.training.starting import Start
+from petune.training.tracking import refuse_trackers
+
+
+class Given(NamedTuple):
+    """What a fit was given: the data as they were handed over, so that a report can look at the rows again."""
+
+    task: Task
+    train: Any
+    eval_data: Any
+    config: TrainConfig
 
 
 class Fitted(NamedTuple):
-    """A settled adapter, resident in its bank, and what happened on the way."""
+    """A settled adapter, resident in its bank, what happened on the way, and what the fit was given."""
 
     adapter: Adapter
     report: TrainReport | None
+    given: Given | None = None
 
 
 def fit(
@@ -62,8 +74,10 @@ def fit(
     """
     backbone = bank.backbone
     fingerprint(backbone)  # before anything is put into the backbone
+    refuse_trackers(config)
+    given = Given(start.task if start else task, train, eval_data, config)
     data = prepare(
-        start.task if start else task, train, eval_data, tokenizer, backbone.positions, config.seed,
+        given.task, train, eval_data, tokenizer, backbone.positions, config.seed,
         vocabulary=backbone.vocabulary,
     )  # fmt: skip
     data.notices.extend(start.notices(method) if start else [])
@@ -81,7 +95,7 @@ def fit(
             resume=resume, callbacks=callbacks, identity={"backbone": identity(backbone)},
         )  # fmt: skip
     except TrainingError:
-        keep(Fitted(_settle(bank, adapter, data, config, None), None))
+        keep(Fitted(_settle(bank, adapter, data, config, None), None, given))
         raise
     except BaseException:
         if name in bank.residents:
@@ -92,7 +106,8 @@ def fit(
             keep(None)  # what was put into modules was taken out for good
         raise
     report.notices[:0] = [*data.notices, *data.warnings]
-    keep(Fitted(_settle(bank, adapter, data, config, report), report))
+    report.data = data_figures(data)
+    keep(Fitted(_settle(bank, adapter, data, config, report), report, given))
 
 
 def plan(

@@ -18,11 +18,13 @@ from petune.model.bank import Bank
 from petune.model.learner import Learner
 from petune.storage.packing import fingerprint, identity
 from petune.tasks.base import Task
-from petune.training.fitting import Fitted, fresh, settled
+from petune.training.data_figures import data_figures
+from petune.training.fitting import Fitted, Given, fresh, settled
 from petune.training.loop import train_together
 from petune.training.progress import say
 from petune.training.report import TrainReport
 from petune.training.starting import Start
+from petune.training.tracking import refuse_trackers
 from petune.training.trainee import Trainee
 
 
@@ -63,6 +65,7 @@ def fit_together(fits: Sequence[Fit], *, resume: str | None) -> None:
     """
     for one in fits:
         _refuse_alone(one)
+        refuse_trackers(one.config)
         fingerprint(one.backbone)  # before anything is put into the backbone
     data = _prepared(fits)
     _say_once(fits, data)
@@ -81,7 +84,9 @@ def fit_together(fits: Sequence[Fit], *, resume: str | None) -> None:
         report = outcome if isinstance(outcome, TrainReport) else None
         if report is not None:
             report.notices[:0] = [*rows.notices, *rows.warnings]
-        one.keep(Fitted(settled(adapter, rows, one.config, report), report))
+            report.data = data_figures(rows)
+        given = Given(_task(one), one.train, one.eval_data, one.config)
+        one.keep(Fitted(settled(adapter, rows, one.config, report), report, given))
     _raise_failures(fits, outcomes)
 
 

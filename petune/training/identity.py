@@ -26,6 +26,7 @@ MAY_CHANGE = (
     "save_every",
     "keep_last",
     "progress",
+    "log_with",
     "process_timeout",
     "cache_dir",
     "cache_bytes",

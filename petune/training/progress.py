@@ -1,4 +1,4 @@
-"""How far the run is: a bar on a terminal, one plain line every few seconds elsewhere."""
+"""How far the run is: a bar and a table on a terminal, one plain line every few seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ from typing import IO, Any
 
 from petune.training.callbacks import Callback, Row, RunStart
 from petune.training.memory import MemoryMeter
-from petune.training.report import EVAL, TrainReport
+from petune.training.report import EVAL, TrainReport, epoch_of, epoch_table
+from petune.training.selection import Selection
+from petune.training.tables import cell
 
 SECONDS_BETWEEN_LINES = 5.0
+EPOCHS_SHOWN = 8
+"""While the run goes on; at its end the whole table is printed."""
 
 
 def say(lines: Sequence[str]) -> None:
@@ -28,8 +32,27 @@ def make_progress(meter: MemoryMeter, stream: IO[str] | None = None) -> Callback
     return ProgressBar(meter, stream) if stream.isatty() else PlainProgress(meter, stream)
 
 
+class Best:
+    """Which evaluation is the best so far, those before a resumed run's start included."""
+
+    def __init__(self, start: RunStart) -> None:
+        self._selection = Selection(start.metric or "", start.greater_is_better)
+        for row in start.history:
+            self.is_at(row)
+
+    @property
+    def step(self) -> int | None:
+        """After which step it was made."""
+        return self._selection.best_step
+
+    def is_at(self, row: Row) -> bool:
+        """Takes in a row of the history; whether it is the best evaluation so far."""
+        figures = {name.removeprefix(EVAL): value for name, value in row.items() if name.startswith(EVAL)}
+        return bool(figures) and self._selection.improves(figures, row["step"])
+
+
 class PlainProgress(Callback):
-    """One line every few seconds, one per evaluation.
+    """One line every few seconds, one per evaluation, in which the best so far is marked.
 
     `step 120/900  epoch 0.40/3  loss 0.4312  3,410 tokens/s  1,204 MB  0:42 left`
 
@@ -41,7 +64,7 @@ class PlainProgress(Callback):
         self._said = 0.0
 
     def on_start(self, start: RunStart) -> None:
-        self._start, self._began = start, time.monotonic()
+        self._start, self._began, self._best = start, time.monotonic(), Best(start)
         self._said = self._began
         if start.done:
             self._say(f"resumed after step {start.done}/{start.total}")
@@ -53,38 +76,85 @@ class PlainProgress(Callback):
             self._say(step_line(row, self._start, self._meter, now - self._began))
 
     def on_evaluate(self, row: Row) -> None:
-        self._say(f"step {row['step']}/{self._start.total}  evaluation: {figures_line(row)}")
+        best = "  best so far" if self._best.is_at(row) else ""
+        self._say(f"step {row['step']}/{self._start.total}  evaluation: {figures_line(row)}{best}")
 
     def _say(self, line: str) -> None:
         print(line, file=self._stream, flush=True)
 
 
 class ProgressBar(Callback):
-    """A rich bar with the time left; each evaluation stays above it as a line."""
+    """A rich bar with the time left, loss, speed and memory; above it the last epochs, the best one marked.
+
+    At the end the bar is gone, and the table of all epochs and a line on the whole run are left.
+    """
 
     def __init__(self, meter: MemoryMeter, stream: IO[str]) -> None:
         self._meter, self._stream = meter, stream
-        self._bar: Any = None
+        self._live: Any = None
 
     def on_start(self, start: RunStart) -> None:
         from rich.console import Console
+        from rich.live import Live
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
-        self._bar = Progress(*columns, console=Console(file=self._stream), refresh_per_second=4)
-        self._line = self._bar.add_task("", total=start.total, completed=start.done)
-        self._bar.start()
+        self._start, self._rows, self._best = start, list(start.history), Best(start)
+        self._console = Console(file=self._stream, highlight=False)
+        self._bar = Progress(
+            TextColumn("epoch {task.fields[epoch]}"), BarColumn(bar_width=None), MofNCompleteColumn(),
+            TimeRemainingColumn(), TextColumn("{task.description}"), console=self._console, expand=True,
+        )  # fmt: skip
+        epoch = f"{epoch_of(start.history[-1]) if start.history else 1}/{start.epochs}"
+        self._line = self._bar.add_task("", total=start.total, completed=start.done, epoch=epoch)
+        self._table: Any = None
+        self._live = Live(get_renderable=self._shown, console=self._console, refresh_per_second=4, transient=True)
+        self._live.start()
 
     def on_step(self, row: Row) -> None:
+        self._rows.append(row)
         words = f"loss {row['loss']:.4f}  {row['tokens_per_second']:,.0f} tokens/s  {self._meter.now_megabytes:,.0f} MB"
-        self._bar.update(self._line, completed=row["step"], description=words)
+        epoch = f"{epoch_of(row)}/{self._start.epochs}"
+        self._bar.update(self._line, completed=row["step"], description=words, epoch=epoch)
+        if row["epoch"] % 1 == 0:
+            self._table = self._epochs(self._best.step, EPOCHS_SHOWN)
 
     def on_evaluate(self, row: Row) -> None:
-        self._bar.console.print(f"epoch {row['epoch']:g}: {figures_line(row)}", highlight=False)
+        self._rows.append(row)
+        self._best.is_at(row)
+        self._table = self._epochs(self._best.step, EPOCHS_SHOWN)
 
     def on_end(self, report: TrainReport | None) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        if self._live is None:
+            return
+        self._live.stop()
+        if report is None:
+            done = self._rows[-1]["step"] if self._rows else 0
+            self._console.print(self._epochs(self._best.step, len(self._rows)))
+            self._console.print(f"broke off after step {done}/{self._start.total}", style="bold red")
+        else:
+            self._rows = report.history
+            self._console.print(self._epochs(report.best_step if report.best else None, len(self._rows)))
+            self._console.print(report.summary(), markup=False)
+
+    def _shown(self) -> Any:
+        """The last epochs that have ended above the bar."""
+        from rich.console import Group
+
+        return Group(*([self._table] if self._table is not None else []), self._bar)
+
+    def _epochs(self, best_step: int | None, most: int) -> Any:
+        """At most so many epochs as a table; the best one is always among them."""
+        from rich.table import Table
+
+        header, rows = epoch_table(self._rows, self._start.metric, best_step)
+        left_out = [row for row in rows[:-most] if row[-1] != "best"]
+        made = Table(box=None, padding=(0, 2, 0, 0))
+        for index, name in enumerate(header):
+            made.add_column(name, justify="right" if index else "left", header_style="dim")
+        for row in rows:
+            if row not in left_out:
+                made.add_row(*map(cell, row), style="bold green" if row[-1] == "best" else None)
+        return made
 
 
 def step_line(row: Row, start: RunStart, meter: MemoryMeter, seconds: float) -> str:

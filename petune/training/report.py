@@ -7,6 +7,7 @@ import json
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ class EvalReport(Mapping[str, float]):
 
     def _repr_html_(self) -> str:
         table = html_table(*self._table()) if self.per_class else ""
-        return f"<p>{self._line()}</p>{table}"
+        return f"<p>{escape(self._line())}</p>{table}"
 
     def to_json(self) -> str:
         """The figures and the rows of the table as JSON; a figure that is not finite is null."""
@@ -100,6 +101,7 @@ class TrainReport:
         stopped_early: whether `patience` ended the run.
         class_weights: label -> weight, if weights were used.
         notices: what should be known about the run.
+        data: what was trained on, in figures: rows, labels, lengths; see `petune.training.data_figures`.
     """
 
     history: list[dict[str, Any]]
@@ -117,6 +119,7 @@ class TrainReport:
     stopped_early: bool = False
     class_weights: dict[str, float] | None = None
     notices: list[str] = field(default_factory=list)
+    data: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self, path: str | Path | None = None) -> str:
         """The whole report as JSON, also written to `path` when one is given; a figure that is not finite is null."""
@@ -126,27 +129,10 @@ class TrainReport:
         return text
 
     def _table(self) -> tuple[list[str], list[list[Any]]]:
-        """One row per epoch: the mean loss of its steps, the chosen figure and the loss of its evaluation."""
-        epochs: dict[int, dict[str, Any]] = {}
-        for row in self.history:
-            last = epochs.setdefault(_epoch_of(row), {"losses": [], "figures": {}, "step": 0})
-            last["step"] = row["step"]
-            if "loss" in row:
-                last["losses"].append(row["loss"])
-                last["rate"] = row["learning_rate"]
-            else:
-                last["figures"] = {name: value for name, value in row.items() if name.startswith(EVAL)}
-        there = {name for row in epochs.values() for name in row["figures"]}
-        names = [name for name in dict.fromkeys((f"{EVAL}{self.metric}", f"{EVAL}loss")) if name in there]
-        lines = [
-            [str(epoch), row["step"], sum(row["losses"]) / max(len(row["losses"]), 1), row.get("rate")]
-            + [row["figures"].get(name) for name in names]
-            + (["best" if self.best and row["step"] == self.best_step else ""] if names else [])
-            for epoch, row in sorted(epochs.items())
-        ]
-        return ["epoch", "step", "loss", "rate", *names, *([""] if names else [])], lines
+        return epoch_table(self.history, self.metric, self.best_step if self.best else None)
 
-    def _summary(self) -> str:
+    def summary(self) -> str:
+        """Steps, time, size, speed and memory in one line."""
         early = ", stopped early" if self.stopped_early else ""
         return (
             f"{self.steps:,} steps in {self.seconds:.1f} s{early}; {self.trainable_parameters:,} trainable parameters; "
@@ -155,16 +141,51 @@ class TrainReport:
         )
 
     def __str__(self) -> str:
-        return "\n".join([text_table(*self._table()), self._summary(), *self.notices])
+        return "\n".join([text_table(*self._table()), self.summary(), *self.notices])
 
     def __repr__(self) -> str:
         best = f", best {self.metric} {cell(self.best[self.metric])}" if self.metric in self.best else ""
         return f"TrainReport({self.steps} steps{best})"
 
     def _repr_html_(self) -> str:
-        return html_table(*self._table()) + f"<p>{self._summary()}</p>"
+        told = "".join(f"<li>{escape(notice)}</li>" for notice in self.notices)
+        return html_table(*self._table()) + f"<p>{escape(self.summary())}</p>" + (f"<ul>{told}</ul>" if told else "")
 
 
-def _epoch_of(row: Mapping[str, Any]) -> int:
+def epoch_table(
+    history: Sequence[Mapping[str, Any]], metric: str | None, best_step: int | None
+) -> tuple[list[str], list[list[Any]]]:
+    """The header, and one row per epoch: the mean loss of its steps, the chosen figure and the loss of its evaluation.
+
+    Args:
+        history: as in `TrainReport`.
+        best_step: of the evaluation whose row ends with `best`.
+
+    Example:
+        >>> step = {"step": 1, "epoch": 1.0, "loss": 0.5, "learning_rate": 0.1}
+        >>> epoch_table([step, {"step": 1, "epoch": 1.0, "eval_f1": 0.75}], "f1", 1)
+        (['epoch', 'step', 'loss', 'rate', 'eval_f1', ''], [['1', 1, 0.5, 0.1, 0.75, 'best']])
+    """
+    epochs: dict[int, dict[str, Any]] = {}
+    for row in history:
+        last = epochs.setdefault(epoch_of(row), {"losses": [], "figures": {}, "step": 0})
+        last["step"] = row["step"]
+        if "loss" in row:
+            last["losses"].append(row["loss"])
+            last["rate"] = row["learning_rate"]
+        else:
+            last["figures"] = {name: value for name, value in row.items() if name.startswith(EVAL)}
+    there = {name for row in epochs.values() for name in row["figures"]}
+    names = [name for name in dict.fromkeys((f"{EVAL}{metric}", f"{EVAL}loss")) if name in there]
+    lines = [
+        [str(epoch), row["step"], sum(row["losses"]) / max(len(row["losses"]), 1), row.get("rate")]
+        + [row["figures"].get(name) for name in names]
+        + (["best" if best_step is not None and row["step"] == best_step else ""] if names else [])
+        for epoch, row in sorted(epochs.items())
+    ]
+    return ["epoch", "step", "loss", "rate", *names, *([""] if names else [])], lines
+
+
+def epoch_of(row: Mapping[str, Any]) -> int:
     """The epoch, counted from 1, in which a row of the history falls; `epoch` counts finished ones."""
     return max(1, -int(-row["epoch"] // 1))

@@ -129,8 +129,9 @@ class Run:
     def start(self) -> None:
         """Tells the watchers what is ahead."""
         self.learner.mode(True)  # evaluations leave and restore it
+        by = (self.selection.metric, self.selection.greater) if self.selection else ()
         for callback in self.callbacks:
-            callback.on_start(RunStart(self.course.total, self.step, self.config.epochs, list(self.history)))
+            callback.on_start(RunStart(self.course.total, self.step, self.config.epochs, list(self.history), *by))
         self.ledger.restart_clock()
 
     def enter(self, tokens: int, loss: Tensor, norm: Tensor) -> None:

@@ -73,7 +73,7 @@ def _made(
     trainees = sized(trainees, accelerator, resume)
     trainees = stack.enter_context(sharded(trainees, accelerator))
     set_seed(trainees[0].config.seed, device_specific=True)
-    for each in zip(trainees, checked, wrapped, watchers(trainees, meter), kept, strict=True):
+    for each in zip(trainees, checked, wrapped, watchers(trainees, meter, accelerator), kept, strict=True):
         trainee, known, pair, watching, caching = each
         yield Run(trainee, known, accelerator, meter, *pair, watching, caching)
 

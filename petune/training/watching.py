@@ -8,17 +8,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from accelerate import Accelerator
+
 from petune.training.callbacks import Callback, HistoryWriter, Row, RunStart
 from petune.training.memory import MemoryMeter
 from petune.training.progress import SECONDS_BETWEEN_LINES, figures_line, make_progress
 from petune.training.report import TrainReport
+from petune.training.tracking import Tracking
 from petune.training.trainee import Trainee
 
 NAMED = 6
 """Up to so many runs are named in a plain line; of more the range is told."""
 
 
-def watchers(trainees: Sequence[Trainee], meter: MemoryMeter) -> list[list[Callback]]:
+def watchers(trainees: Sequence[Trainee], meter: MemoryMeter, accelerator: Accelerator) -> list[list[Callback]]:
     """The watchers of each run; several runs share one display."""
     made: list[list[Callback]] = []
     board = Board(meter, sys.stderr)
@@ -27,6 +30,8 @@ def watchers(trainees: Sequence[Trainee], meter: MemoryMeter) -> list[list[Callb
         own: list[Callback] = [HistoryWriter(Path(folder))] if folder is not None else []
         if trainee.config.progress == "auto":
             own.append(make_progress(meter) if len(trainees) == 1 else board.watcher(trainee.name))
+        if trainee.config.log_with is not None:
+            own.append(Tracking(trainee, accelerator))
         made.append(own)
     return made
 
