@@ -11,7 +11,7 @@ export HF_DATASETS_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full check format dist clean
+.PHONY: help demo test test-full check look format dist clean
 
 help:
 	@echo "make demo       fine-tune a real encoder on real data by every method, and show the table"
@@ -19,6 +19,7 @@ help:
 	@echo "make test-full  the same over every method x family x task (long)"
 	@echo "make check      format, lint and types, then make test"
 	@echo "make docs       the documentation as a site, in site/"
+	@echo "make look       reports in a headless Chromium, with pictures in runs/look (needs a Chromium)"
 	@echo "make dist       wheel and source archive in dist/"
 
 # pip runs once at a time in one environment.
@@ -54,6 +55,9 @@ check: .venv/.dev
 	$(B)/ruff check .
 	$(B)/mypy
 	$(MAKE) test
+
+look: .venv/.dev .venv/.look
+	$(B)/python -m benchmarks.look --out runs/look
 
 format: .venv/.dev
 	$(B)/ruff check --fix .

@@ -32,6 +32,8 @@ from petune.training.using import Work
 MOST_CLASSES = 60
 """Rows of the tables of labels and of classes."""
 MOST_NOTICES = 30
+HIDDEN = ("type", "output_dir", "cache_dir", "labels")
+"""Knobs that are shown elsewhere, or are folders of one machine."""
 
 
 @dataclass(frozen=True)
@@ -183,24 +185,22 @@ def _f1(row: Mapping[str, Any]) -> float:
 
 
 def _settings(told: Told) -> dict[str, Any]:
-    """(title, knob -> (value, whether it is not the default)) of method, task and fitting."""
+    """(title, knobs that are not the default, knobs that are) of method, task and fitting."""
     adapter = told.work.adapter
     config = told.given.config if told.given else None
     trained = adapter.facts.get("training") or {}
     fitting = plain(config) if config is not None else {**trained, "seed": adapter.facts.get("seed")}
-    hidden = ("type", "output_dir", "cache_dir", "labels")
     blocks = [
         ("Method", knobs_of(adapter.method), _defaults(type(adapter.method))),
         ("Task", knobs_of(adapter.task), _defaults(type(adapter.task))),
         ("Fitting", fitting, plain(TrainConfig())),
     ]
-    return {
-        "settings": [
-            (title, [(name, _short(value), value != usual.get(name)) for name, value in known.items()
-                     if name not in hidden and value is not None])
-            for title, known, usual in blocks
-        ]
-    }  # fmt: skip
+    made = []
+    for title, known, usual in blocks:
+        shown = [(name, value) for name, value in known.items() if name not in HIDDEN and value not in (None, [], {})]
+        own = [(name, _short(value)) for name, value in shown if value != usual.get(name)]
+        made.append((title, own, [(name, _short(value)) for name, value in shown if value == usual.get(name)]))
+    return {"settings": made}
 
 
 def _defaults(kind: Callable[[], Any]) -> dict[str, Any]:
