@@ -77,7 +77,7 @@ def _in_words(task: Task, looked: Looked, index: int, cells: Mapping[str, Any]) 
         return cut(cells.get(getattr(task, task.answers_in or "", None) or "", "")), ""
     given, answered = looked.given[index], looked.answered[index]
     if not _is_tags(looked):
-        return cut(given), cut(answered)
+        return cut(given) or "none", cut(answered) or "none"
     words = cells.get(getattr(task, task.texts_in[0], None) or "") if task.texts_in else None
     named = words if isinstance(words, list | tuple) and len(words) == len(given) else range(1, len(given) + 1)
     wrong = [trio for trio in zip(named, given, answered, strict=True) if trio[1] != trio[2]]

@@ -125,7 +125,7 @@ def test_trackers_end_with_a_loss_that_is_not_finite(watched):
 
 def test_names_are_checked_before_anything_is_read(tmp_path):
     """A near name is suggested; a folder and a package that are needed are named; no data were touched."""
-    with pytest.raises(UnknownNameError, match="no tracker 'tensorbord'. Did you mean 'tensorboard'"):
+    with pytest.raises(UnknownNameError, match=r"no tracker 'tensorbord'\. Did you mean 'tensorboard'"):
         fresh().fit("there is no such file.csv", config=TrainConfig(log_with="tensorbord"))
     with pytest.raises(ConfigError, match="log_with='tensorboard' was given without output_dir"):
         fresh().fit(ROWS, config=TrainConfig(log_with=("tensorboard",)))
