@@ -90,11 +90,18 @@ def lengths(edges: Sequence[float], counts: Sequence[int]) -> Panel:
     return Panel("Lengths", draw)
 
 
+class Shown(Figure):
+    """A figure that a notebook shows whatever backend it has chosen."""
+
+    def _repr_svg_(self) -> str:
+        return _svg(self)
+
+
 def figure_of(made: Sequence[Panel]) -> Figure:
     """All panels beside each other, for a screen."""
     palette = Palette()
     with matplotlib.rc_context(_settings(palette)):
-        figure = Figure(figsize=(4.2 * len(made), 3.2), layout="constrained")
+        figure = Shown(figsize=(4.2 * len(made), 3.2), layout="constrained")
         for index, panel in enumerate(made, start=1):
             axes = figure.add_subplot(1, len(made), index)
             _plain(axes, palette)
@@ -116,14 +123,19 @@ def svg_of(panel: Panel, salt: str) -> str:
         panel.draw(axes, PAGE)
         figure.patch.set_visible(False)
         axes.patch.set_visible(False)
-        written = io.StringIO()
-        FigureCanvasSVG(figure).print_svg(written, metadata={"Date": None})
-    text = re.sub(r"<metadata>.*?</metadata>", "", written.getvalue(), flags=re.DOTALL)
+        text = _svg(figure)
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", text[text.index("<svg") :])
     text = re.sub(r'(<svg [^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg [^>]*?) height="[^"]*"', r"\1", text))
     for stand_in, variable in _VARIABLES.items():
         text = text.replace(stand_in, variable)
     return text
+
+
+def _svg(figure: Figure) -> str:
+    written = io.StringIO()
+    FigureCanvasSVG(figure).print_svg(written, metadata={"Date": None})
+    return written.getvalue()
 
 
 def _settings(palette: Palette) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from petune import lookup
 from petune.data.tokenizers import AUTO
@@ -123,15 +123,17 @@ def _by_peft(stored: Stored, task: type[Task], folder: str) -> str:
              f"model = {task.auto_class}.from_pretrained({_quoted(base)}{count})",
              f"model = PeftModel.from_pretrained(model, {_quoted(folder)})",
              f"{task.reads} = {AUTO[task.reads]}.from_pretrained({_quoted(folder)})"]  # fmt: skip
-    return "\n".join([*lines, *_asking(task, len(_columns(stored, task)))])
+    return "\n".join([*lines, *_asking(stored, task)])
 
 
-def _asking(task: type[Task], texts: int) -> list[Any]:
+def _asking(stored: Stored, task: type[Task]) -> list[str]:
     """What the model is asked, where plain texts are all that it takes."""
     if task.reads != "tokenizer":
         return []
-    words = ", ".join(['"..."'] * max(texts, 1))
+    words = ", ".join(['"..."'] * max(len(_columns(stored, task)), 1))
     inputs = f'tokenizer({words}, return_tensors="pt")'
-    if task.generates:
-        return [f"print(tokenizer.batch_decode(model.generate(**{inputs})))"]
-    return [f"print(model(**{inputs}).logits)"]
+    if not task.generates:
+        return [f"print(model(**{inputs}).logits)"]
+    most = stored.manifest["task"]["knobs"].get("max_new_tokens")
+    options = f", max_new_tokens={most}" if isinstance(most, int) else ""
+    return [f"print(tokenizer.batch_decode(model.generate(**{inputs}{options})))"]

@@ -134,7 +134,7 @@ class ProgressBar(Callback):
         else:
             self._rows = report.history
             self._console.print(self._epochs(report.best_step if report.best else None, len(self._rows)))
-            self._console.print(report.summary(), markup=False)
+            self._console.print(report.summary(), markup=False, soft_wrap=True)
 
     def _shown(self) -> Any:
         """The last epochs that have ended above the bar."""

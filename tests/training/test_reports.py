@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 
 from petune.errors import ConfigError, DataError, UnknownNameError
+from petune.training.callbacks import RunStart
 from petune.training.class_weight import class_weights
 from petune.training.evaluation import evaluate, logits_of
 from petune.training.loop import train
@@ -160,13 +162,55 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_terminal_gets_a_bar():
-    """On a terminal a bar is drawn to the end, with the evaluations above it."""
+def screen(text: str) -> list[str]:
+    """The lines that a terminal of 80 columns shows in the end, and those that were ever on it."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).replace("\r", "\n").splitlines()
+
+
+def test_a_terminal_gets_a_bar(monkeypatch):
+    """Loss, speed, memory and the steps are in the bar; at the end the table of epochs and one line are left."""
+    monkeypatch.setenv("COLUMNS", "110")
+    monkeypatch.setenv("TERM", "xterm-256color")
     meter, stream = MemoryMeter(torch.device("cpu")), Terminal()
     bar = make_progress(meter, stream)
     assert isinstance(bar, ProgressBar) and isinstance(make_progress(meter, io.StringIO()), PlainProgress)
-    run([bar], epochs=1)
-    assert "6/6" in stream.getvalue() and "accuracy" in stream.getvalue()
+    report = run([bar], epochs=3)
+    lines = screen(stream.getvalue())
+    bars = [line for line in lines if "/18" in line]
+    assert bars and any(
+        re.search(r"epoch \d/3 .* \d+/18 .* loss \d\.\d{4}  [\d,]+ tokens/s  [\d,]+ MB", line) for line in bars
+    )
+    left = [line.rstrip() for line in lines if line.strip()][-5:]
+    assert left[0].split() == ["epoch", "step", "loss", "rate", "eval_accuracy", "eval_loss"]
+    assert [line.split()[:2] for line in left[1:4]] == [["1", "6"], ["2", "12"], ["3", "18"]]
+    assert [line.split()[1] for line in left[1:4] if line.endswith("best")] == [str(report.best_step)]
+    assert left[4].startswith("18 steps in ")
+
+
+def test_a_long_run_shows_its_last_epochs_and_its_best():
+    """While it goes on the table stays short; the best epoch is in it however long ago it was."""
+    bar = ProgressBar(MemoryMeter(torch.device("cpu")), Terminal())
+    bar.on_start(RunStart(40, 0, 20, [], "accuracy", True))
+    for epoch in range(1, 21):
+        step = {"step": epoch, "epoch": float(epoch), "loss": 1.0, "learning_rate": 0.1, "tokens_per_second": 9.0}
+        bar.on_step(step)
+        bar.on_evaluate({"step": epoch, "epoch": float(epoch), "eval_accuracy": 0.9 if epoch == 2 else 0.5})
+    shown = [list(column.cells) for column in bar._table.columns]
+    assert shown[0] == ["2", *map(str, range(13, 21))] and shown[-1] == ["best", *[""] * 8]
+    bar.on_end(None)
+    assert "broke off after step 20/40" in bar._stream.getvalue()
+
+
+def test_a_resumed_run_knows_its_best_epoch():
+    """Evaluations before the start count, in lines and in the bar; figures where smaller is better as well."""
+    stream = io.StringIO()
+    plain = PlainProgress(MemoryMeter(torch.device("cpu")), stream)
+    plain.on_start(RunStart(9, 3, 3, [{"step": 3, "epoch": 1.0, "eval_loss": 0.5}], "loss", False))
+    plain.on_evaluate({"step": 6, "epoch": 2.0, "eval_loss": 0.6})
+    plain.on_evaluate({"step": 9, "epoch": 3.0, "eval_loss": 0.4})
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "resumed after step 3/9" and not lines[1].endswith("best so far")
+    assert lines[2] == "step 9/9  evaluation: loss 0.4000  best so far"
 
 
 def test_progress_can_be_off_and_is_on_by_default(capsys):
