@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ BACKBONE = "path/to/backbone"
 SECONDS = 240
 """A cell may take so long; the first one imports torch in a process of its own."""
 SHOWN = {
-    "first_adapter": ("nothing fitted yet", "peak memory", "eval_accuracy", "image/svg+xml", "f1", "good", "True"),
-    "many_adapters": ("topic", "eval_accuracy", "best", "['good', '", "True"),
+    "first_adapter": ("nothing fitted yet", "peak memory", "eval_accuracy", r"image/svg\+xml", "f1", "good", "True"),
+    "many_adapters": ("topic", "eval_accuracy", "best", r"\['(good|bad)', '(sport|state|trade)'\]", "True"),
 }
 
 
@@ -44,7 +45,7 @@ def test_a_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     client = NotebookClient(notebook, timeout=SECONDS, resources={"metadata": {"path": str(tmp_path)}})
     client.execute()
     shown = str([output for cell in cells for output in cell.outputs])
-    assert not [word for word in SHOWN[path.stem] if word not in shown], shown[-3000:]
+    assert not [word for word in SHOWN[path.stem] if not re.search(word, shown)], shown[-3000:]
     assert not [output for cell in cells for output in cell.outputs if output.output_type == "error"]
 
 
