@@ -72,7 +72,10 @@ class Answering:
         made = {self.column: answer}
         if probabilities is None:
             return made
-        shares = np.asarray(probabilities, dtype=np.float64)
+        try:
+            shares = np.asarray(probabilities, dtype=np.float64)
+        except (TypeError, ValueError):  # a task's own form of how sure it is, such as ranked spans
+            return made
         sure = _of_answer(answer, shares, labels)
         if sure is not None:
             made[f"{self.column}_probability"] = sure
@@ -99,6 +102,8 @@ def _of_answer(answer: Any, shares: Any, labels: Sequence[str]) -> Any:
         return _rounded(shares[labels.index(answer)])
     if shares.shape == (len(labels),) and isinstance(answer, list) and all(one in labels for one in answer):
         return [_rounded(shares[labels.index(one)]) for one in answer]
+    if shares.ndim == 1 and len(shares) and not labels and isinstance(answer, str):  # one of the row's own options
+        return _rounded(shares.max())
     if shares.ndim == 2 and isinstance(answer, list) and len(answer) == len(shares):
         return [_rounded(row.max()) for row in shares]
     return None

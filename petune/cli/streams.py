@@ -100,7 +100,10 @@ class Sink:
     def __init__(self, stream: IO[str], form: str) -> None:
         self._stream, self._form = stream, form
         self._columns: list[str] | None = None
-        self._table = csv.writer(stream, delimiter=DELIMITERS.get(form, ","), lineterminator="\n")
+        delimiter = DELIMITERS.get(form, ",")
+        self._table = csv.writer(stream, delimiter=delimiter, lineterminator="\n")
+        # A lone carriage return ends a line for a reader, and Python 3.11 does not quote it by itself.
+        self._quoted = csv.writer(stream, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL)
 
     def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Writes some rows and hands them on at once, so that a pipe's reader need not wait.
@@ -114,7 +117,7 @@ class Sink:
                 continue
             if self._columns is None:
                 self._columns = list(row)
-                self._table.writerow(self._columns)
+                self._put(self._columns)
             odd = [key for key in row if key not in self._columns]
             if odd:
                 raise DataError(
@@ -122,8 +125,11 @@ class Sink:
                     expected="A table has the columns of its first row.",
                     fix="Write jsonl: --out answers.jsonl.",
                 )
-            self._table.writerow([cell(row.get(column)) for column in self._columns])
+            self._put([cell(row.get(column)) for column in self._columns])
         self._stream.flush()
+
+    def _put(self, cells: list[str]) -> None:
+        (self._quoted if any("\r" in one for one in cells) else self._table).writerow(cells)
 
 
 def cell(value: Any) -> str:

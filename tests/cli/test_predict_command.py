@@ -7,13 +7,15 @@ import io
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from petune import LoRA, TokenClassification, TrainConfig, Tuner
 from petune.cli import streams
+from petune.cli.answering import Answering
 from tests import tiny
 from tests.cli.parts import table
 from tests.cli.test_door import left
@@ -73,6 +75,22 @@ def test_only_a_chunk_is_in_memory(place: Path, monkeypatch: pytest.MonkeyPatch)
     assert left("predict", "runs/a", "many.csv", "--out", "many-out.csv", "--chunk", "4") == 0
     assert events[: events.index("write")].count("read") == 5  # the header and four rows
     assert events.count("write") == 3 and len(Path("many-out.csv").read_text().splitlines()) == 11
+
+
+@pytest.mark.parametrize(
+    ("answer", "own", "labels", "columns"),
+    [
+        ("b", [0.25, 0.75], ("a", "b"), {"x": "b", "x_probability": 0.75}),
+        (["a", "b"], [0.5, 0.75], ("a", "b"), {"x": ["a", "b"], "x_probability": [0.5, 0.75]}),
+        ("an option", [0.25, 0.75], (), {"x": "an option", "x_probability": 0.75}),
+        ("a span", [("a span", 0.5), ("another", 0.25)], (), {"x": "a span"}),
+        ([0.1, 0.2], None, (), {"x": [0.1, 0.2]}),
+    ],
+)
+def test_every_kind_of_answer_has_its_columns(answer: Any, own: Any, labels: Any, columns: Any) -> None:
+    """Labels, sets of labels, a row's own options, spans and vectors; what is no probability is left out."""
+    answering = Answering(None, "x", every=False, batch_size=1, source="a.csv")  # type: ignore[arg-type]
+    assert answering._columns(answer, own, labels) == columns
 
 
 def test_tags_and_numbers_have_their_columns(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -136,6 +154,7 @@ def test_wrong_input(
     st.sampled_from(streams.FORMS),
     st.integers(1, 4),
 )
+@example([{"a": "", "b": "\r"}], "csv", 1)
 def test_rows_come_back_as_they_were_written(rows: list[dict[str, str]], form: str, size: int) -> None:
     """Every form, every text, every size of a chunk."""
     with streams.contextlib.ExitStack() as stack:
