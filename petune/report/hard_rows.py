@@ -76,7 +76,7 @@ def _in_words(task: Task, looked: Looked, index: int, cells: Mapping[str, Any]) 
     if not looked.answered:
         return cut(cells.get(getattr(task, task.answers_in or "", None) or "", "")), ""
     given, answered = looked.given[index], looked.answered[index]
-    if not _is_tags(looked):
+    if not _is_tags(looked, index):
         return cut(given) or "none", cut(answered) or "none"
     words = cells.get(getattr(task, task.texts_in[0], None) or "") if task.texts_in else None
     named = words if isinstance(words, list | tuple) and len(words) == len(given) else range(1, len(given) + 1)
@@ -84,28 +84,37 @@ def _in_words(task: Task, looked: Looked, index: int, cells: Mapping[str, Any]) 
     return tuple(cut(", ".join(f"{trio[0]}: {trio[side]}" for trio in wrong)) for side in (1, 2))  # type: ignore[return-value]
 
 
-def _is_tags(looked: Looked) -> bool:
-    """Whether answers are rows of tags: then probabilities are a list of (words, C)."""
-    return isinstance(looked.probabilities, list)
+def _sure(looked: Looked, index: int) -> np.ndarray:
+    """The probabilities of a row: (C,), or (words, C) for tags; (0,) where there are none of that form."""
+    found = None if looked.probabilities is None else looked.probabilities[index]
+    return found if isinstance(found, np.ndarray) and found.size else np.zeros(0)
+
+
+def _is_tags(looked: Looked, index: int) -> bool:
+    """Whether the answer is a row of tags."""
+    return _sure(looked, index).ndim == 2 and isinstance(looked.given[index], list)
 
 
 def _confidence(looked: Looked, index: int) -> float | None:
     """The probability of a single answer."""
-    if looked.probabilities is None or _is_tags(looked) or not isinstance(looked.answered[index], str):
-        return None
-    return float(np.max(looked.probabilities[index]))
+    sure = _sure(looked, index)
+    single = bool(looked.answered) and isinstance(looked.answered[index], str) and sure.ndim == 1 and sure.size
+    return float(sure.max()) if single else None
 
 
 def _is_suspect(task: Task, looked: Looked, index: int) -> bool:
     """Whether a label that was not given is nearly certain, or one that was given is nearly excluded."""
-    if looked.probabilities is None or not looked.answered or not task.labels:
+    sure = _sure(looked, index)
+    if not looked.answered or not sure.size:
         return False
-    given, answered, sure = looked.given[index], looked.answered[index], np.asarray(looked.probabilities[index])
+    given, answered = looked.given[index], looked.answered[index]
     if isinstance(given, str):
         return bool(given != answered and sure.max() >= CONFIDENT)
-    if _is_tags(looked):
+    if _is_tags(looked, index):
         wrong = np.array([one != other for one, other in zip(given, answered, strict=True)], dtype=bool)
         return bool(wrong.any() and sure[wrong].max() >= CONFIDENT)
+    if len(sure) != len(task.labels):
+        return False
     there = np.isin(np.array(task.labels), list(given))
     return bool((sure[~there] >= CONFIDENT).any() or (sure[there] <= 1 - CONFIDENT).any())
 

@@ -98,7 +98,7 @@ def look(work: Work, choice: Choice) -> Looked:
         task, choice.table, None, tokenizer, backbone.positions, 0, vocabulary=backbone.vocabulary, learn=False
     )
     examples = prepared.train
-    figures = work.evaluate(choice.table, (), BATCH)
+    figures = work.evaluate(choice.table, (), BATCH, generate=False)
     with evaluating(*adapter.modules()):
         pieces, losses = _forward(Learner(work.bank, adapter), task, tokenizer, examples)
     rows, means = _by_row(examples, losses, task)
@@ -141,18 +141,18 @@ def _forward(
         logits = learner(**on_device(batch.inputs, device)).float()
         assert batch.labels is not None
         pieces.update(zip(places, task.split(logits, some), strict=True))
-        losses.update(zip(places, _each(task, logits, batch.labels.to(device), some), strict=True))
+        losses.update(zip(places, _each(task, tokenizer, logits, batch.labels.to(device), some), strict=True))
     return [pieces[place] for place in range(len(examples))], [losses[place] for place in range(len(examples))]
 
 
-def _each(task: Task, logits: Tensor, labels: Tensor, examples: Sequence[Example]) -> list[float]:
+def _each(task: Task, tokenizer: Any, logits: Tensor, labels: Tensor, examples: Sequence[Example]) -> list[float]:
     """The loss of each example of a batch: of its own rows of the logits, which are several where it has parts."""
     ends = list(itertools.accumulate((len(task.parts(example)) for example in examples), initial=0))
-    whole = list(range(len(examples) + 1))
-
-    def cuts(tensor: Tensor) -> list[slice]:
-        edges = ends if len(tensor) == ends[-1] else whole
-        return [slice(start, end) for start, end in itertools.pairwise(edges)]
-
-    pairs = zip(cuts(logits), cuts(labels), strict=True)
-    return [float(task.loss(logits[mine], labels[theirs])) for mine, theirs in pairs]
+    if ends[-1] == len(examples):
+        return [float(task.loss(logits[row : row + 1], labels[row : row + 1])) for row in range(len(examples))]
+    losses = []
+    for example, (start, end) in zip(examples, itertools.pairwise(ends), strict=True):
+        own = task.collate([example], tokenizer).labels  # of several parts they may be numbers of rows in the batch
+        assert own is not None
+        losses.append(float(task.loss(logits[start:end], own.to(logits.device))))
+    return losses

@@ -32,7 +32,7 @@ from petune.training.using import Work
 MOST_CLASSES = 60
 """Rows of the tables of labels and of classes."""
 MOST_NOTICES = 30
-HIDDEN = ("type", "output_dir", "cache_dir", "labels")
+HIDDEN = ("type", "output_dir", "cache_dir", "labels", "ranks")
 """Knobs that are shown elsewhere, or are folders of one machine."""
 
 
