@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from petune.tasks.seq2seq_lm import Seq2SeqLM as Seq2SeqLM
     from petune.tasks.sequence_classification import SequenceClassification as SequenceClassification
     from petune.tasks.similarity import Similarity as Similarity
+    from petune.tasks.speech_to_text import SpeechToText as SpeechToText
     from petune.tasks.summarization import Summarization as Summarization
     from petune.tasks.token_classification import TokenClassification as TokenClassification
     from petune.tasks.translation import Translation as Translation
@@ -69,6 +70,7 @@ _HOMES = {
     "Seq2SeqLM": "petune.tasks.seq2seq_lm",
     "SequenceClassification": "petune.tasks.sequence_classification",
     "Similarity": "petune.tasks.similarity",
+    "SpeechToText": "petune.tasks.speech_to_text",
     "Summarization": "petune.tasks.summarization",
     "TokenClassification": "petune.tasks.token_classification",
     "TrainConfig": "petune.config",

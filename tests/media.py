@@ -31,15 +31,15 @@ _SPECTRA = {
     **{f"{side}_{what}": n for side in ("encoder", "decoder")
        for what, n in (("layers", 2), ("ffn_dim", 64), ("attention_heads", 2))},
     "d_model": 32,
-    "vocab_size": 200,
+    "vocab_size": 210,
     "num_mel_bins": 8,
     "max_source_positions": 50,
     "max_target_positions": 64,
     "classifier_proj_size": 16,
-    "pad_token_id": 0,
-    "eos_token_id": 3,
-    "bos_token_id": 3,
-    "decoder_start_token_id": 2,
+    "pad_token_id": 200,
+    "eos_token_id": 200,
+    "bos_token_id": 200,
+    "decoder_start_token_id": 201,
 }  # fmt: skip
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "vit": ("ViTConfig", _PICTURES),

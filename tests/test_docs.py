@@ -2,7 +2,7 @@
 
 A page's Python blocks run in order in one namespace, in a folder that holds `path/to/backbone` (a tiny BERT),
 `path/to/language-model` (a Llama), `path/to/encoder-decoder` (a T5), `path/to/vision-backbone` (a ViT),
-`path/to/speech-backbone` (a wav2vec 2.0), `train.csv`, `test.csv`, `questions.csv`, `train.conll`, `photos` and
+`path/to/speech-backbone` (a wav2vec 2.0), `path/to/whisper`, `train.csv`, `test.csv`, `questions.csv`, `train.conll`, `photos` and
 `clips`. A block that begins with `>>>` is a doctest: its output is compared. What cannot run is no `python` block.
 """
 
@@ -20,6 +20,7 @@ import pytest
 
 from benchmarks import machine, readme
 from tests import media
+from tests.kinds import speech
 from tests.language import language_model
 from tests.tiny import backbone, folder, rows, tag_rows, tokenizer
 
@@ -60,6 +61,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for family, reader, name in (
         ("vit", media.image_processor(), "vision-backbone"),
         ("wav2vec2", media.feature_extractor(), "speech-backbone"),
+        ("whisper", speech.reads("whisper"), "whisper"),
     ):
         for part in (backbone(family), reader):
             part.save_pretrained(place / "path" / "to" / name)

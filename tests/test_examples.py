@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests import media, tiny
+from tests.kinds import speech
 from tests.language import language_model
 from tests.tiny import folder, tokenizer
 
@@ -26,6 +27,7 @@ PROMISED = {
     "pairs": ("matthews_correlation", "accuracy"),
     "rate_sweep": ("rate-0.0001: loss", "The best one is rate-"),
     "image_classification": ("accuracy", "('circle', 'square')"),
+    "speech_to_text": ("wer", "cer", "greedy: ", "with beams: "),
     "audio_classification": ("accuracy", "resampled from 8,000 to 16,000", "('high', 'low')"),
     "your_own_method": ("trainable parameters", "True"),
 }
@@ -53,6 +55,7 @@ def media_backbones(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]
     for example, family, reader in (
         ("image_classification", "dinov2", media.image_processor()),
         ("audio_classification", "wav2vec2", media.feature_extractor()),
+        ("speech_to_text", "whisper", speech.reads("whisper")),
     ):
         made[example] = tmp_path_factory.mktemp(example)
         for part in (tiny.backbone(family), reader):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
-from petune.errors import ConfigError
+from petune.errors import ConfigError, DataError
 
 
 def right_texts(references: Sequence[str | Sequence[str]]) -> list[list[str]]:
@@ -30,7 +30,26 @@ def streams(references: Sequence[str | Sequence[str]]) -> list[list[Any]]:
     return [[row[n] if n < len(row) else None for row in rows] for n in range(max(map(len, rows)))]
 
 
-def need_package(package: str, metric: str) -> None:
+def error_rate(kind: str, predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> float:
+    """jiwer's `wer` or `cer` of all rows together; of several right texts the nearest counts.
+
+    Raises:
+        ConfigError: jiwer is not installed.
+        DataError: a right text without a word, over which nothing can be divided.
+    """
+    need_package("jiwer", kind, "audio")
+    import jiwer
+
+    rate = getattr(jiwer, kind)
+    rows = right_texts(references)
+    for index, row in enumerate(rows):
+        if not row or not all(text.strip() for text in row):
+            raise DataError(f"row {index}: the right text is empty.", fix="Drop the row, or fill it in.")
+    nearest = [min(row, key=lambda text: rate(text, said)) for row, said in zip(rows, predictions, strict=True)]
+    return float(rate(nearest, list(predictions)))
+
+
+def need_package(package: str, metric: str, extra: str = "generation") -> None:
     """Refuses to score without the package that does it.
 
     Raises:
@@ -39,6 +58,6 @@ def need_package(package: str, metric: str) -> None:
     if find_spec(package) is None:
         raise ConfigError(
             f"The metric {metric} needs {package.replace('_', '-')}, which is not installed.",
-            expected="It comes with the extra 'generation'.",
-            fix="Run: pip install 'petune[generation]'. Or leave texts out: evaluate(..., generate=False).",
+            expected=f"It comes with the extra {extra!r}.",
+            fix=f"Run: pip install 'petune[{extra}]'. Or leave texts out: evaluate(..., generate=False).",
         )

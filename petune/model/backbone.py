@@ -167,7 +167,12 @@ class Backbone:
         config = self.model.config
         if self.model_type == "t5":
             return None
-        limit = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+        names = (
+            "max_position_embeddings",
+            "n_positions",
+            "max_target_positions",
+        )  # the last: pieces that Whisper writes
+        limit = next((found for name in names if (found := getattr(config, name, None))), None)
         # RoBERTa's positions start behind the padding index, so two of them are never used.
         offset = (config.pad_token_id or 0) + 1 if self.model_type in ("roberta", "xlm-roberta", "mpnet") else 0
         return int(limit) - offset if limit else None

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
+from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList, PreTrainedModel
 
 from petune.errors import AdapterError, BackboneError, ConfigError, DataError, RouteError
 from petune.lookup import name_of
@@ -134,8 +134,12 @@ def write(
         if model.config.is_encoder_decoder:
             with entered(None if frame is None else frame.fresh()):
                 given["encoder_outputs"] = _encoded(model, given)
+            if "input_ids" not in given and "attention_mask" in shell.takes:  # of sounds: all states are heard
+                states = given["encoder_outputs"].last_hidden_state
+                given["attention_mask"] = torch.ones(states.shape[:2], dtype=torch.long, device=states.device)
         with entered(wide):
-            return model.generate(**given, **more)  # type: ignore[operator]
+            # Whisper's own would cut long sounds into windows; here all rows are of one.
+            return GenerationMixin.generate(model, **given, **more)  # type: ignore[arg-type]
 
 
 def _encoded(model: PreTrainedModel, given: Mapping[str, Any]) -> Any:
@@ -165,10 +169,12 @@ def _pads(shell: Shell, given: dict[str, Any]) -> list[int]:
 
 def _refuse_too_long(shell: Shell, given: Mapping[str, Any], config: GenerationConfig) -> None:
     longest = shell.backbone.positions
-    if longest is None or shell.model.main_input_name != "input_ids":
+    ids = given.get("input_ids" if shell.model.main_input_name == "input_ids" else "decoder_input_ids")
+    if longest is None or ids is None:
         return
-    read, written = given["input_ids"].shape[1], config.max_new_tokens or config.max_length or 0
-    both = max(read, written) if shell.model.config.is_encoder_decoder else read + written
+    read, written = ids.shape[1], config.max_new_tokens or config.max_length or 0
+    apart = shell.model.config.is_encoder_decoder and "input_ids" in given
+    both = max(read, written) if apart else read + written
     if both > longest:
         raise BackboneError(
             f"Prompts of {read} pieces and {written} new ones do not fit.",

@@ -16,7 +16,7 @@ from petune.tasks._columns import LABEL, Names, cells, columns_found, find_colum
 from petune.tasks._labels import label_name, ordered, unfloated
 from petune.tasks._padding import pad_inputs
 from petune.tasks._problems import SingleLabel
-from petune.tasks._texts import rows_of
+from petune.tasks._things import rows_of_things
 from petune.tasks.base import Batch, Encoded, Example, Table, Task
 
 
@@ -109,15 +109,7 @@ class Classifying(Task):
         Raises:
             DataError: a single path in place of a list.
         """
-        columns = (self.column or self.thing,)
-        if isinstance(texts, np.ndarray):
-            texts = list(texts)
-        rows = [row if self._is_row(row) else {columns[0]: row} for row in _listed(texts, columns)]
-        return Table(rows, columns, f"the {self.thing}s")
-
-    def _is_row(self, item: Any) -> bool:
-        """Whether an item has the column, or is a thing itself (as a mapping with `bytes` or `array` is)."""
-        return isinstance(item, dict) and (self.column or self.thing) in item
+        return rows_of_things(texts, self.column or self.thing, f"the {self.thing}s")
 
     def encode(self, table: Table, tokenizer: Any, *, longest: int, labelled: bool) -> Encoded:
         """Rows to examples; what was converted is told.
@@ -199,10 +191,3 @@ class Classifying(Task):
                 "The task has not learnt its columns and labels yet.",
                 fix="Call learn(table) with the training rows first.",
             )
-
-
-def _listed(things: Any, columns: tuple[str, ...]) -> list[Any]:
-    """The items that were given; a single one is refused."""
-    if hasattr(things, "getbands") or isinstance(things, str | bytes):
-        return list(rows_of(str(things), columns))  # which says what was expected
-    return list(things)

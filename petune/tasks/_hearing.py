@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from petune.tasks._columns import cells
+from petune.tasks._columns import Names, cells
 from petune.tasks._padding import positions
 from petune.tasks._sounds import open_sound, seconds_of
 from petune.tasks.base import Encoded, Example, Table
 
+AUDIO = Names(("audio", "sound"), ("speech", "wav", "clip", "recording", "path", "file", "file_name"))
 LONGEST = 30.0
 """Seconds of a sound that are heard where nobody says how many: more than backbones were trained with."""
 

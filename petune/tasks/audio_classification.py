@@ -8,10 +8,8 @@ from typing import ClassVar, Self
 from petune.knobs import check, knobs
 from petune.tasks._classifying import Classifying
 from petune.tasks._columns import Names
-from petune.tasks._hearing import LONGEST, heard, longest_of
+from petune.tasks._hearing import AUDIO, LONGEST, heard, longest_of
 from petune.tasks.base import Encoded, Reads, Table, Task
-
-AUDIO = Names(("audio", "sound"), ("speech", "wav", "clip", "recording", "path", "file", "file_name"))
 
 
 @knobs

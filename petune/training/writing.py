@@ -10,7 +10,7 @@ from petune.model.adapter import Adapter
 from petune.model.generating import generate, refuse_unless_writing, seeds_of, write
 from petune.model.modes import evaluating
 from petune.model.routing import Frame, Route
-from petune.tasks._padding import pad_inputs
+from petune.tasks._padding import pad_inputs, shapes
 from petune.tasks._writing import WritingTask
 from petune.tasks.base import Example
 from petune.training.batches import length_of
@@ -94,7 +94,14 @@ def _kind(prompt: Prompt, options: dict[str, Any]) -> str:
     """Equal for prompts that may share a batch: padded alike, written with the same options."""
     asked = _options(prompt, options)
     own = id(prompt.adapter) if prompt.adapter.method.residence == "private" else 0
-    return f"{prompt.tokenizer.pad_token_id} {_task(prompt).side} {sorted(asked.items(), key=str)} {own}"
+    shape = shapes(prompt.example)
+    return f"{_pad(prompt.tokenizer)} {_task(prompt).side} {shape} {sorted(asked.items(), key=str)} {own}"
+
+
+def _pad(tokenizer: Any) -> int | None:
+    """The pad piece of a tokenizer, or of the one that a processor has beside its feature extractor."""
+    found: int | None = getattr(tokenizer, "tokenizer", tokenizer).pad_token_id
+    return found
 
 
 def _options(prompt: Prompt, options: dict[str, Any]) -> dict[str, Any]:
@@ -103,7 +110,7 @@ def _options(prompt: Prompt, options: dict[str, Any]) -> dict[str, Any]:
     A text ends at the checkpoint's own last piece, and at the one that its adapter learnt to end with.
     """
     task, tokenizer = _task(prompt), prompt.tokenizer
-    found = {"pad_token_id": tokenizer.pad_token_id, **task.decoding(tokenizer)}
+    found = {"pad_token_id": _pad(tokenizer), **task.decoding(tokenizer)}
     if "eos_token_id" in found:
         own = prompt.adapter.shell.model.generation_config.eos_token_id
         known = own if isinstance(own, list) else [] if own is None else [own]
@@ -127,7 +134,8 @@ def _batch(
         made = frame(names[0] if len(set(names)) == 1 else names)
         output = generate(made.owner, made, inputs, seed=seeds, **asked)  # type: ignore[arg-type]
     rows = getattr(output, "sequences", output).tolist()
-    width, times = inputs["input_ids"].shape[1], len(rows) // len(prompts)
+    width = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0
+    times = len(rows) // len(prompts)
     texts = [
         _task(prompts[n // times]).written(row, width, prompts[n // times].tokenizer) for n, row in enumerate(rows)
     ]

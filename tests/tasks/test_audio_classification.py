@@ -185,7 +185,7 @@ def test_a_folder_of_classes_is_trained_saved_and_loaded_without_arguments(famil
     made.save(tmp_path / "adapter")
     loaded = Tuner.load(tmp_path / "adapter", check=True)
     assert loaded.predict(paths) == made.predict(paths)
-    assert loaded.task.seconds == made.task.seconds
+    assert loaded.task.seconds == made.adapter.task.seconds
 
 
 def test_a_dataset_with_an_audio_column_is_read():
