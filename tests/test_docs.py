@@ -2,8 +2,9 @@
 
 A page's Python blocks run in order in one namespace, in a folder that holds `path/to/backbone` (a tiny BERT),
 `path/to/language-model` (a Llama), `path/to/encoder-decoder` (a T5), `path/to/vision-backbone` (a ViT),
-`path/to/speech-backbone` (a wav2vec 2.0), `path/to/whisper`, `train.csv`, `test.csv`, `questions.csv`, `train.conll`, `photos` and
-`clips`. A block that begins with `>>>` is a doctest: its output is compared. What cannot run is no `python` block.
+`path/to/speech-backbone` (a wav2vec 2.0), `path/to/whisper`, `train.csv`, `test.csv`, `questions.csv`, `train.conll`,
+`photos` and `clips`. A block that begins with `>>>` is a doctest: its output is compared. What cannot run is no
+`python` block.
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ def write(
             with entered(None if frame is None else frame.fresh()):
                 given["encoder_outputs"] = _encoded(model, given)
             if "input_ids" not in given and "attention_mask" in shell.takes:  # of sounds: all states are heard
-                states = given["encoder_outputs"].last_hidden_state
+                states: Tensor = given["encoder_outputs"][0]
                 given["attention_mask"] = torch.ones(states.shape[:2], dtype=torch.long, device=states.device)
         with entered(wide):
             # Whisper's own would cut long sounds into windows; here all rows are of one.

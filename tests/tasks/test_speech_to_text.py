@@ -1,4 +1,4 @@
-"""Sounds to words: how a transcript begins, what is learnt of it, what is refused, and adapters that need no arguments."""
+"""Sounds to words: how a transcript begins, what is learnt of it, what is refused, and what is kept."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_loss_is_transformers_own():
 
 
 def test_language_and_task_are_first_pieces():
-    """They are told by the words of `generation`, reach the pieces and not `generate`, and leave the tokenizer alone."""
+    """They are words of `generation`, which reach the pieces and not `generate`; the tokenizer stays as it is."""
     vocabulary, merges = tiny._trained_pairs(tuple(tiny.WORDS))
     marks = [
         "<|startoftranscript|>",
@@ -82,7 +82,7 @@ def test_language_and_task_are_first_pieces():
 
 
 def test_what_cannot_be_learnt_is_refused():
-    """A missing text or sound with its row, a processor of another kind, a length that is none, and nothing unlearnt."""
+    """A missing text or sound with its row, a processor of another kind, a length that is none, a task unlearnt."""
     rows = speech.rows(2)
     with pytest.raises(DataError, match=r"row 1.*text.*empty"):
         encoded([rows[0], {**rows[1], "text": " "}])
