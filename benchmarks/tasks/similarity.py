@@ -21,13 +21,13 @@ TRAIN, TEST, PIECES = 640, 200, 64
 
 
 def run(seed: int) -> dict[str, Any]:
-    """LoRA for one epoch."""
+    """LoRA for two epochs."""
     parts = _sets.headlines()
     train, test = parts["train"][:TRAIN], parts["test"][:TEST]
     task = Similarity(text="headline", text_pair="body", max_length=PIECES)
     encoder = str(real_data.encoder_folder())
     tuner = Tuner(encoder, task=task, method="lora")
-    tuner.fit(train, config=TrainConfig(epochs=1, batch_size=32, learning_rate=5e-4, seed=seed, progress="off"))
+    tuner.fit(train, config=TrainConfig(epochs=2, batch_size=32, learning_rate=2e-3, seed=seed, progress="off"))
     return {
         "task": "similarity",
         "method": "lora",
