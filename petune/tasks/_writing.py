@@ -60,12 +60,11 @@ class WritingTask(Task):
         Raises:
             ConfigError: with the positions that there are.
         """
-        most = None if positions is None else positions - self.shifted  # a decoder's prompt needs at least one
         check(
-            most is None or self.max_new_tokens <= most,
+            positions is None or self.max_new_tokens <= positions,
             "max_new_tokens",
             self.max_new_tokens,
-            f"{most} or less, because this backbone has {positions} positions",
+            f"{positions} or less, because this backbone has no more positions",
         )
 
     # ------------------------------------------------------------------ what is written

@@ -114,7 +114,7 @@ def unpack_job(folder: Path) -> Job:
             fix="Start the script with torchrun: each process then encodes the rows itself.",
         )
     with quiet():
-        tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder / TOKENIZER))
+        tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder / TOKENIZER), trust_remote_code=False)
     return Job(
         _unpack_backbone(folder / BACKBONE, job["backbone"]),
         job["name"],
