@@ -23,8 +23,8 @@ def rate_of(case: Case) -> float:
     """A learning rate that suits a run of 18 steps; a prefix alone, without a head, needs a large one."""
     if case.method == "prefix" and case.task in HEADLESS:
         return 1e-1
-    if case.task == "regression":
-        return 5e-3 if case.method in ("head", "prefix") else min(1e-2, RATES.get(case.method, 1e-2))
+    if case.method == "head" and case.task == "regression":
+        return 1e-1
     return RATES.get(case.method, 1e-2)
 
 

@@ -28,6 +28,7 @@ from petune.errors import BackboneError, ConfigError, DataError, PetuneError
 from petune.lookup import find, name_of
 from petune.methods.base import Method
 from petune.model.backbone import Backbone, quiet
+from petune.model.safe_reading import SAFELY
 from petune.storage import checkpoint as storage
 from petune.storage.packing import identity, knobs_of
 from petune.tasks.base import Example, Task
@@ -155,7 +156,7 @@ def _unpack_backbone(folder: Path, told: Mapping[str, Any]) -> Backbone:
     else:
         kind = getattr(transformers, told["class"])
         with quiet():
-            model = kind.from_pretrained(str(folder), dtype="auto", attn_implementation=told["attention"])
+            model = kind.from_pretrained(str(folder), dtype="auto", attn_implementation=told["attention"], **SAFELY)
         model.name_or_path = told["source"]
         backbone = Backbone.open(model.eval())
     backbone.pad_token_id = told["pad"]
