@@ -17,8 +17,8 @@ from petune.tasks._answers import Gold, gold_of, is_empty
 from petune.tasks._columns import Names, cells, columns_found, find_column, named_column, some_rows, usual
 from petune.tasks._padding import Side, pad_inputs
 from petune.tasks._spans import Answer, by_row, ranked
-from petune.tasks._texts import need_pad_token, piece_limit, rows_of, texts_of
-from petune.tasks._windows import Window, need_pairs, places_of, windows
+from petune.tasks._texts import need_fast, need_pad_token, piece_limit, rows_of, texts_of
+from petune.tasks._windows import Window, places_of, windows
 from petune.tasks.base import Batch, Encoded, Example, Table, Task
 
 QUESTION = Names(("question",), ("query", "questions"))
@@ -55,7 +55,7 @@ class QuestionAnswering(Task):
     Example:
         >>> row = {"question": "Where is she?", "context": "She is in Oslo.", "answers": "Oslo"}
         >>> learnt = QuestionAnswering().learn(Table([row], tuple(row)))
-        >>> learnt.question, learnt.answers, learnt.no_answer
+        >>> learnt.question, learnt.answer, learnt.no_answer
         ('question', 'answers', False)
     """
 
@@ -140,7 +140,7 @@ class QuestionAnswering(Task):
             BackboneError: a slow tokenizer, or one without a pad token.
         """
         self._need_learnt()
-        need_pairs(tokenizer)
+        need_fast(tokenizer, "Answers are found by the characters of their pieces, which only fast tokenizers tell.")
         need_pad_token(tokenizer)
         limit = piece_limit(self.max_length, longest)
         questions = texts_of(table, named_column(table, self.question or "", "question"))
