@@ -48,6 +48,17 @@ def test_a_folder_is_shown_as_it_is(folder: str) -> None:
     assert shown()[folder] - {"__init__.py"} == there - {"__init__.py"}
 
 
+def test_nothing_is_shown_twice() -> None:
+    """Each entry of the tree has one line, and each subject of what petune does one point."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    tree = text.split("## The tree")[1].split("```text\n")[1].split("```")[0]
+    for part in tree.split("\n\n"):
+        entries = [match[0] for line in part.splitlines() if (match := LINE.match(line))]
+        assert len(entries) == len(set(entries))
+    points = re.findall(r"^- (\*\*.+?\*\*)", text, re.MULTILINE)
+    assert points and len(points) == len(set(points))
+
+
 @pytest.mark.parametrize("room", ["methods", "tasks", "metrics"])
 def test_every_name_is_told(room: str) -> None:
     """The README names every method, task and metric that is in the box."""
