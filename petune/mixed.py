@@ -148,7 +148,8 @@ def _logits(
     found: list[Any] = [None] * len(examples)
     # Rows padded by one tokenizer share batches; adapters of one backbone nearly always have the same.
     kinds: dict[str, list[int]] = {}
-    sides = {adapter: _side(adapter.task, residents.tokenizer(adapter)) for adapter, _ in examples}
+    adapters = dict.fromkeys(adapter for adapter, _ in examples)
+    sides = {adapter: _side(adapter.task, residents.tokenizer(adapter)) for adapter in adapters}
     padding = {adapter: f"{_padding(residents.tokenizer(adapter))} {side}" for adapter, side in sides.items()}
     for index, (adapter, _) in enumerate(examples):
         kinds.setdefault(f"{padding[adapter]} {shapes(examples[index][1])}", []).append(index)

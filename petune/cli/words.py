@@ -22,6 +22,19 @@ def options_of(hint: Any) -> tuple[Any, ...]:
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
+def share_or_path(text: str | None) -> float | str | None:
+    """What `--eval-data` means: a number is the share of rows to hold out, all else a path.
+
+    Example:
+        >>> share_or_path("0.1"), share_or_path("dev.csv")
+        (0.1, 'dev.csv')
+    """
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text
+
+
 def value_of(text: str, hint: Any) -> Any:
     """What a word means for a knob: the words of its `Literal` first, then numbers, lists, and text last.
 

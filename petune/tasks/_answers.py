@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ast
-import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from petune.errors import DataError
-from petune.tasks._columns import need_characters
+from petune.tasks._columns import literal, need_characters
 from petune.tasks._labels import is_missing
 
 FORMS = 'A cell holds {"text": [...], "answer_start": [...]}, a list of {"text", "answer_start"}, or a text.'
@@ -72,12 +70,12 @@ def _read(place: str, cell: Any) -> Any:
     """A cell that is a dict or a list written as text (a csv file has no other way) as what was written."""
     if not isinstance(cell, str) or not cell.strip().startswith(("{", "[{", "[]")):
         return cell
-    for reading in (json.loads, ast.literal_eval):
-        try:
-            return reading(cell)
-        except (ValueError, SyntaxError):
-            continue
-    raise DataError(f"{place}: the answers {_short(cell)} cannot be read.", expected=FORMS, fix=UNREADABLE)
+    try:
+        return literal(cell)
+    except ValueError:
+        raise DataError(
+            f"{place}: the answers {_short(cell)} cannot be read.", expected=FORMS, fix=UNREADABLE
+        ) from None
 
 
 def _pairs(place: str, cell: Any, start: Any) -> list[tuple[Any, Any]]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from petune.errors import ConfigError, DataError
 from petune.knobs import check, knobs
 from petune.tasks._columns import LABEL, Names, cells, columns_found, find_column, named_column, some_rows
-from petune.tasks._labels import label_name, ordered, unfloated
+from petune.tasks._labels import classes, label_name, ordered, unfloated
 from petune.tasks._padding import pad_inputs
 from petune.tasks._problems import SingleLabel
 from petune.tasks._things import rows_of_things
@@ -96,12 +96,7 @@ class Classifying(Task):
     def model_config(self) -> dict[str, Any]:
         """The shell's configuration: one output per label."""
         self._need_learnt()
-        return {
-            "num_labels": len(self.labels),
-            "id2label": dict(enumerate(self.labels)),
-            "label2id": {name: index for index, name in enumerate(self.labels)},
-            "problem_type": "single_label_classification",
-        }
+        return {**classes(self.labels), "problem_type": "single_label_classification"}
 
     def table(self, texts: Sequence[Any]) -> Table:
         """Rows of things alone, or dicts with the columns of training.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -150,6 +152,25 @@ def cells_of_column(table: Table, column: str) -> Iterator[tuple[str, Any]]:
     """(place with the column, value) of every row; a row without the key gives None."""
     for place, value in cells(table, column):
         yield f"{place}, column {column!r}", value
+
+
+def literal(text: str) -> Any:
+    """A list or dict that was written as text, by JSON or as Python shows it: a csv file has no other way.
+
+    Raises:
+        ValueError: it is neither.
+
+    Example:
+        >>> literal('["red", null]'), literal("['red', None]")
+        (['red', None], ['red', None])
+    """
+    try:
+        return json.loads(text)
+    except ValueError:
+        try:
+            return ast.literal_eval(text)
+        except SyntaxError as error:
+            raise ValueError(str(error)) from error
 
 
 def need_characters(value: str, place: str, noun: str) -> None:

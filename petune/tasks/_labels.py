@@ -239,6 +239,20 @@ def ordered(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(distinct))
 
 
+def classes(labels: Sequence[str]) -> dict[str, Any]:
+    """What a shell's configuration says of its classes: one output for each.
+
+    Example:
+        >>> classes(["bad", "good"])["id2label"]
+        {0: 'bad', 1: 'good'}
+    """
+    return {
+        "num_labels": len(labels),
+        "id2label": dict(enumerate(labels)),
+        "label2id": {name: index for index, name in enumerate(labels)},
+    }
+
+
 def class_index(name: str, index: Mapping[str, int], place: str, noun: str = "label") -> int:
     """The class of a label name; a whole number may be written as a float there or here.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +10,7 @@ import numpy as np
 
 from petune.errors import DataError
 from petune.lookup import near
-from petune.tasks._columns import need_characters
+from petune.tasks._columns import literal, need_characters
 from petune.tasks._labels import is_missing, label_name
 from petune.tasks.base import Table
 
@@ -102,12 +100,12 @@ def _read(place: str, cell: Any) -> Any:
     """A list that is written as text, as in a csv file, as a list."""
     if not isinstance(cell, str) or not cell.strip().startswith(("[", "{")):
         return cell
-    for reading in (json.loads, ast.literal_eval):
-        try:
-            return reading(cell)
-        except (ValueError, SyntaxError):
-            continue
-    raise DataError(f"{place}: the options {cell[:80]!r} are no list.", expected='Such as ["red", "blue"].')
+    try:
+        return literal(cell)
+    except ValueError:
+        raise DataError(
+            f"{place}: the options {cell[:80]!r} are no list.", expected='Such as ["red", "blue"].'
+        ) from None
 
 
 def _option(value: Any, place: str) -> str:

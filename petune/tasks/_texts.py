@@ -30,6 +30,23 @@ def need_pad_token(tokenizer: Any) -> None:
         )
 
 
+def need_fast(tokenizer: Any, expected: str) -> None:
+    """Refuses a tokenizer that cannot tell where its pieces come from.
+
+    Args:
+        expected: what that is needed for, as a sentence.
+
+    Raises:
+        BackboneError: for a slow tokenizer.
+    """
+    if not getattr(tokenizer, "is_fast", False):
+        raise BackboneError(
+            f"The tokenizer {type(tokenizer).__name__} is a slow one.",
+            expected=expected,
+            fix="Load it with AutoTokenizer, or build a PreTrainedTokenizerFast.",
+        )
+
+
 def piece_limit(max_length: int | None, longest: int) -> int:
     """Pieces per row, specials included.
 

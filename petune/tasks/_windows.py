@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from petune.errors import BackboneError
 from petune.tasks._texts import CHUNK
 from petune.tasks.base import Example
 
@@ -22,20 +21,6 @@ class Window(NamedTuple):
     """The position of the context's first piece."""
     offsets: Offsets
     """The characters (start, end) of each of the context's pieces."""
-
-
-def need_pairs(tokenizer: Any) -> None:
-    """Refuses a tokenizer that cannot say where its pieces lie.
-
-    Raises:
-        BackboneError: for a slow one.
-    """
-    if not getattr(tokenizer, "is_fast", False):
-        raise BackboneError(
-            f"The tokenizer {type(tokenizer).__name__} is a slow one.",
-            expected="Answers are found by the characters of their pieces, which only fast tokenizers tell.",
-            fix="Load it with AutoTokenizer.from_pretrained(..., use_fast=True).",
-        )
 
 
 def windows(

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from petune.errors import BackboneError, DataError
+from petune.errors import DataError
 from petune.tasks._columns import cells, need_characters
 from petune.tasks._labels import is_missing, label_name
 from petune.tasks._texts import CHUNK
@@ -40,20 +40,6 @@ class Part(NamedTuple):
             if word is not None:
                 firsts.setdefault(word, position)
         return {position: word for word, position in firsts.items()}
-
-
-def need_fast(tokenizer: Any) -> None:
-    """Refuses a tokenizer that cannot tell which piece came from which word.
-
-    Raises:
-        BackboneError: for a slow tokenizer.
-    """
-    if not getattr(tokenizer, "is_fast", False):
-        raise BackboneError(
-            f"The tokenizer {type(tokenizer).__name__} is a slow one.",
-            expected="Tags need a fast tokenizer: only those tell which piece came from which word.",
-            fix="Load it with AutoTokenizer, or build a PreTrainedTokenizerFast.",
-        )
 
 
 def words_of(table: Table, column: str) -> list[list[str]]:

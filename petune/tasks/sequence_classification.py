@@ -13,7 +13,7 @@ from torch import Tensor
 from petune.errors import ConfigError, DataError
 from petune.knobs import knobs
 from petune.tasks._columns import cells, cells_of_column, columns_found, find_text_and_label, named_column, some_rows
-from petune.tasks._labels import ProblemType, detect, is_list, label_name, ordered, refuse_vectors, unfloated
+from petune.tasks._labels import ProblemType, classes, detect, is_list, label_name, ordered, refuse_vectors, unfloated
 from petune.tasks._padding import pad_inputs
 from petune.tasks._problems import KINDS, Problem
 from petune.tasks._texts import need_pad_token, need_pieces, piece_limit, rows_of, texts_of, tokenize
@@ -139,12 +139,7 @@ class SequenceClassification(Task):
         self._need_learnt()
         if self.problem_type == "regression":
             return {"num_labels": 1, "problem_type": "regression"}
-        return {
-            "num_labels": len(self.labels),
-            "id2label": dict(enumerate(self.labels)),
-            "label2id": {name: index for index, name in enumerate(self.labels)},
-            "problem_type": self.problem_type,
-        }
+        return {**classes(self.labels), "problem_type": self.problem_type}
 
     def table(self, texts: Sequence[Any]) -> Table:
         """Rows of plain texts; for pairs of texts 2-tuples; or dicts with the columns of training.

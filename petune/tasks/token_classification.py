@@ -23,11 +23,11 @@ from petune.tasks._columns import (
     place_of,
     some_rows,
 )
-from petune.tasks._labels import class_index, ordered
+from petune.tasks._labels import class_index, classes, ordered
 from petune.tasks._padding import Side, pad, pad_inputs
 from petune.tasks._schemes import Scheme, check_scheme, detect_scheme
-from petune.tasks._texts import need_pad_token, piece_limit, rows_of
-from petune.tasks._words import Part, need_fast, parts, said_of, spaced, tags_of, words_of
+from petune.tasks._texts import need_fast, need_pad_token, piece_limit, rows_of
+from petune.tasks._words import Part, parts, said_of, spaced, tags_of, words_of
 from petune.tasks.base import IGNORE, Batch, Encoded, Example, Table, Task
 
 
@@ -121,11 +121,7 @@ class TokenClassification(Task):
     def model_config(self) -> dict[str, Any]:
         """The shell's configuration: one output per tag."""
         self._need_learnt()
-        return {
-            "num_labels": len(self.labels),
-            "id2label": dict(enumerate(self.labels)),
-            "label2id": {name: index for index, name in enumerate(self.labels)},
-        }
+        return classes(self.labels)
 
     def table(self, texts: Sequence[Any]) -> Table:
         """Rows of word lists, of plain strings (split at white space), or dicts with the columns of training.
@@ -147,7 +143,7 @@ class TokenClassification(Task):
             BackboneError: a slow tokenizer, or one without a pad token.
         """
         self._need_learnt()
-        need_fast(tokenizer)
+        need_fast(tokenizer, "Tags need a fast tokenizer: only those tell which piece came from which word.")
         need_pad_token(tokenizer)
         limit = piece_limit(self.max_length, longest)
         if labelled:

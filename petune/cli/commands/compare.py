@@ -34,8 +34,9 @@ def compare(
     from petune.cli import comparing
     from petune.cli.knob_options import given_by
     from petune.cli.usage import UsageError
+    from petune.cli.words import share_or_path
 
-    share = _share(eval_data)
+    share = share_or_path(eval_data)
     given = {"train": train, "model": model, "task": task, "eval_data": share,
              "tokenizer": tokenizer, "quantize": quantize}  # fmt: skip
     named = comparing.methods_of(methods)
@@ -62,13 +63,6 @@ def named_seeds(count: int) -> str:
         ('One seed, so no spread', '3 seeds: means, and the standard deviation of the figure')
     """
     return "One seed, so no spread" if count == 1 else f"{count} seeds: means, and the standard deviation of the figure"
-
-
-def _share(text: str | None) -> Any:
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return text
 
 
 def knobs(words: Sequence[str]) -> Any:

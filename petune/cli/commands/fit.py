@@ -37,10 +37,11 @@ def fit(
     from petune.cli import saving
     from petune.cli.knob_options import given_by
     from petune.cli.recipe import recipe_of
+    from petune.cli.words import share_or_path
 
     given = {
         "train": train, "model": model, "method": method, "task": task, "out": out, "name": name,
-        "eval_data": _share(eval_data), "tokenizer": tokenizer, "quantize": quantize, "processes": processes,
+        "eval_data": share_or_path(eval_data), "tokenizer": tokenizer, "quantize": quantize, "processes": processes,
     }  # fmt: skip
     recipe = recipe_of(config, given, given_by(ctx))
     if dry_run:
@@ -55,14 +56,6 @@ def fit(
     )  # fmt: skip
     folder = saving.save(tuner, recipe)
     typer.echo(saving.outcome(tuner, folder, as_json=as_json))
-
-
-def _share(text: str | None) -> Any:
-    """A number is the share of rows to hold out, all else a path."""
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return text
 
 
 def knobs(words: Sequence[str]) -> Any:
