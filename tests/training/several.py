@@ -26,24 +26,33 @@ Jobs = dict[str, dict[str, Any]]
 
 def launch(out: Path, module: str, jobs: Jobs, processes: int = 2, **environment: str) -> list[dict[str, Any]]:
     """What each process made of the jobs; ends within a bounded time, whatever happens."""
+    out.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", __name__, str(out), module, json.dumps(jobs)]
+    return answers_of(command, out, processes, SECONDS, **environment)
+
+
+def answers_of(
+    command: list[str], out: Path, processes: int, seconds: float, **environment: str
+) -> list[dict[str, Any]]:
+    """What each process of a command has written to `out`, as 0.json, 1.json, ...; each must end well in time."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     base = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **environment}
-    command = [sys.executable, "-m", __name__, str(out), module, json.dumps(jobs)]
-    out.mkdir(parents=True, exist_ok=True)
     children = []
     for rank in map(str, range(processes)):
         ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
         children.append(subprocess.Popen(command, cwd=ROOT, env={**base, **ranks}, stderr=subprocess.PIPE, text=True))
     try:
         for child in children:
-            _, words = child.communicate(timeout=SECONDS)
+            _, words = child.communicate(timeout=seconds)
             assert child.returncode == 0, words
     finally:
         for child in children:
             child.kill()
             child.wait()
+            assert child.stderr is not None
+            child.stderr.close()  # left open, it would be another test that fails of it
     return [json.loads((out / f"{rank}.json").read_text()) for rank in range(processes)]
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.training import several
 from tests.training.fakes import examples
 from tests.training.two_processes import cached, job, writing
 
-ROOT = Path(__file__).parents[2]
 PLAIN = {
     "optimizer": "sgd",
     "learning_rate": 0.05,
@@ -31,24 +28,8 @@ NOISY = {"batch_size": 4, "dropout": 0.3, "epochs": 2, "save_every": 1}
 
 def launch(out: Path, jobs: dict[str, Any]) -> list[dict[str, Any]]:
     """What each of two processes made of the jobs; ends within a bounded time, whatever happens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    base = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     command = [sys.executable, "-m", "tests.training.two_processes", str(out), json.dumps(jobs)]
-    children = []
-    for rank in "01":
-        ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-        children.append(subprocess.Popen(command, cwd=ROOT, env={**base, **ranks}, stderr=subprocess.PIPE, text=True))
-    try:
-        for child in children:
-            _, words = child.communicate(timeout=120)
-            assert child.returncode == 0, words
-    finally:
-        for child in children:
-            child.kill()
-            child.wait()
-    return [json.loads((out / f"{rank}.json").read_text()) for rank in "01"]
+    return several.answers_of(command, out, processes=2, seconds=120)
 
 
 def rows_apart() -> int:
