@@ -10,26 +10,20 @@ of the program run, which a death by the signal itself would not. A signal that 
 from __future__ import annotations
 
 import signal
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from accelerate import Accelerator
 
+from petune.training.heeding import Heed, ending
 from petune.training.ledger import STEPS_PER_SYNC
 from petune.training.progress import say
 from petune.training.resume import save
 
 if TYPE_CHECKING:
     from petune.training.run import Run
-
-HEEDED = (signal.SIGINT, signal.SIGTERM)
-IMPATIENT_SECONDS = 1.0
-"""Launchers hand Ctrl-C on to processes that had it already: only a later one is a second one."""
 
 
 class Leaving:
@@ -41,22 +35,20 @@ class Leaving:
 
     def __init__(self, runs: Sequence[Run], accelerator: Accelerator) -> None:
         self._runs, self._accelerator = runs, accelerator
-        self.asked, self._since = 0, 0.0
-        self._before: dict[int, Any] = {}
+        self._heed = Heed()
+
+    @property
+    def asked(self) -> int:
+        """The signal that has come, to this process or another; 0: none."""
+        return self._heed.asked
 
     def heed(self) -> None:
-        """Takes the signals over, where that is possible: in the main thread, and if nobody ignores them."""
-        if threading.current_thread() is not threading.main_thread():
-            return
-        for number in HEEDED:
-            if (before := signal.getsignal(number)) not in (signal.SIG_IGN, None):
-                self._before[number] = before
-                signal.signal(number, self._note)
+        """Takes the signals over."""
+        self._heed.begin()
 
     def hand_back(self) -> None:
-        """Gives the signals back to whom they were taken from."""
-        for number, before in self._before.items():
-            signal.signal(number, before)
+        """Gives the signals back."""
+        self._heed.end()
 
     def ahead(self, going: list[Run]) -> list[Run]:
         """The runs that must go on: all of them, or after a signal those in the middle of a step.
@@ -80,23 +72,10 @@ class Leaving:
         A handler that the program had for the signal is called first.
         """
         self.hand_back()
-        before = self._before.get(self.asked)
+        before = self._heed.handler()
         if callable(before) and before is not signal.default_int_handler:
             before(self.asked, None)
-        if self.asked == signal.SIGINT:
-            return KeyboardInterrupt(" ".join(told))
-        error = SystemExit(128 + self.asked)
-        for line in told:
-            error.add_note(line)
-        return error
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        """The handler: notes the signal and nothing else, unless somebody insists."""
-        now = time.monotonic()
-        if not self.asked:
-            self.asked, self._since = number, now
-        elif number == signal.SIGINT and now - self._since > IMPATIENT_SECONDS:
-            raise KeyboardInterrupt
+        return ending(self.asked, told)
 
     def _all_asked(self, going: Sequence[Run]) -> bool:
         """Whether any process was asked to leave, found out together: all leave after the same step.
@@ -110,7 +89,7 @@ class Leaving:
             return False
         number = torch.tensor(self.asked, device=accelerator.device)
         torch.distributed.all_reduce(number, op=torch.distributed.ReduceOp.MAX)
-        self.asked = int(number)
+        self._heed.asked = int(number)
         return bool(self.asked)
 
 

@@ -13,7 +13,7 @@ import pytest
 from petune import Job, fit_many
 from petune.errors import CheckpointError
 from petune.storage import checkpoint as storage
-from petune.training import signals
+from petune.training import heeding
 from petune.training.callbacks import Callback
 from petune.training.loop import train
 from tests import tiny
@@ -39,10 +39,10 @@ class Send(Callback):
 def stopped(folder, callback, error, **more):
     """The error that ends a run which a callback sends a signal to."""
     config = settings(**{**KNOBS, "output_dir": folder, **more})
-    before = [signal.getsignal(number) for number in signals.HEEDED]
+    before = [signal.getsignal(number) for number in heeding.HEEDED]
     with pytest.raises(error) as caught:
         train(Noisy(dropout=0.3), FakeTask(), None, examples(22), examples(9, seed=5), config, callbacks=[callback])
-    assert [signal.getsignal(number) for number in signals.HEEDED] == before
+    assert [signal.getsignal(number) for number in heeding.HEEDED] == before
     return caught.value
 
 
@@ -76,10 +76,10 @@ def test_without_checkpoints_it_is_said_that_nothing_is_kept(tmp_path, capsys):
 
 def test_a_second_one_leaves_at_once(tmp_path, monkeypatch):
     """Who insists is not kept waiting: no checkpoint is written. The echo of a launcher is no second signal."""
-    monkeypatch.setattr(signals, "IMPATIENT_SECONDS", 0.0)
+    monkeypatch.setattr(heeding, "IMPATIENT_SECONDS", 0.0)
     stopped(tmp_path / "at once", Send(3, signal.SIGINT, times=2), KeyboardInterrupt, save_every=100)
     assert not storage.found(tmp_path / "at once")
-    monkeypatch.setattr(signals, "IMPATIENT_SECONDS", 60.0)
+    monkeypatch.setattr(heeding, "IMPATIENT_SECONDS", 60.0)
     stopped(tmp_path / "echo", Send(3, signal.SIGINT, times=2), KeyboardInterrupt, save_every=100)
     assert len(storage.found(tmp_path / "echo")) == 1
 

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
 from petune.errors import ConfigError, DataError, PetuneError, ProcessError
 from petune.lookup import name_of
+from petune.storage.container import digest
 from petune.tasks.base import Example
 from petune.training.identity import fingerprint, plain
 from petune.training.trainee import Trainee
@@ -159,17 +159,12 @@ def digests(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     """Name -> a digest of shape, type and bits.
 
     Example:
+        >>> import torch
         >>> one, other = digests({"a": torch.zeros(2)}), digests({"a": torch.zeros(2, 1)})
         >>> one == digests({"a": torch.zeros(2)}), one == other
         (True, False)
     """
-    made = {}
-    for name, tensor in tensors.items():
-        flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        seal = hashlib.sha256(f"{tuple(tensor.shape)} {tensor.dtype} ".encode())
-        seal.update(flat.numpy().data)
-        made[name] = seal.hexdigest()
-    return made
+    return {name: f"{tuple(tensor.shape)} {tensor.dtype} {digest(tensor)}" for name, tensor in tensors.items()}
 
 
 def _unlike_the_first(facts: Sequence[Any]) -> int | None:

@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +29,7 @@ from petune.model.backbone import Backbone
 from petune.model.learner import Learner
 from petune.storage import checkpoint as storage
 from petune.training.callbacks import Callback, RunStart
+from petune.training.heeding import Heed, ending
 from petune.training.ranks.lost import lost_error
 from petune.training.ranks.parcel import pack_job
 from petune.training.report import TrainReport
@@ -39,8 +39,6 @@ TICK = 0.05
 """Seconds between two looks at the processes."""
 GRACE = 15.0
 """Seconds that the others have to end by themselves, once one has gone wrong."""
-IMPATIENT_SECONDS = 1.0
-"""A Ctrl-C that comes so much later than the first is a second one, and waits for nothing."""
 
 
 def crew_for(
@@ -105,7 +103,7 @@ class Crew:
         self.world, self.config = processes, config
         self._temporary, self.folder = folder, Path(folder.name)
         self.children: list[subprocess.Popen[bytes]] = []
-        self._asked, self._since = 0, 0.0
+        self._heed = Heed(self._hand_on)
         self._place = (0, 0)
         self._read = 0
 
@@ -175,7 +173,7 @@ class Crew:
             now = time.monotonic()
             if any(child.poll() for child in self.children):
                 deadline = min(deadline, now + GRACE)
-            if self._asked:
+            if self._heed.asked:
                 deadline = min(deadline, now + self.config.process_timeout)
             late = [rank for rank in range(self.world) if not (self.folder / f"ready-{rank}").exists()]
             if late and now - began > self.config.process_timeout:
@@ -232,7 +230,7 @@ class Crew:
     def _error(self) -> BaseException | None:
         """What went wrong; of several reasons the one that is none of the consequences."""
         told = {rank: found for rank in range(self.world) if (found := self._told(rank))}
-        if self._asked:
+        if self._heed.asked:
             return self._left(told)
         if all(child.returncode == 0 for child in self.children):
             return None
@@ -255,11 +253,7 @@ class Crew:
     def _left(self, told: dict[int, dict[str, Any]]) -> BaseException:
         """What a signal ends with: as the main process would have ended, had it been this one."""
         words = next((found["what"] for found in told.values() if found["class"] is None), "")
-        if self._asked == signal.SIGINT:
-            return KeyboardInterrupt(words)
-        error = SystemExit(128 + self._asked)
-        error.add_note(words)
-        return error
+        return ending(self._heed.asked, [words])
 
     def _told(self, rank: int) -> dict[str, Any] | None:
         path = self.folder / f"error-{rank}.json"
@@ -268,25 +262,13 @@ class Crew:
     @contextmanager
     def _heeding(self) -> Iterator[None]:
         """Hands Ctrl-C and SIGTERM on to the processes, which save and leave; a second Ctrl-C ends them at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        heeded = [number for number, was in before.items() if was not in (signal.SIG_IGN, None)]
-        for number in heeded:
-            signal.signal(number, self._hand_on)
+        self._heed.begin()
         try:
             yield
         finally:
-            for number in heeded:
-                signal.signal(number, before[number])
+            self._heed.end()
 
-    def _hand_on(self, number: int, frame: Any) -> None:
-        now = time.monotonic()
-        if self._asked and number == signal.SIGINT and now - self._since > IMPATIENT_SECONDS:
-            raise KeyboardInterrupt
-        if not self._asked:
-            self._asked, self._since = number, now
-            for child in self.children:
-                if child.poll() is None:
-                    child.send_signal(number)
+    def _hand_on(self, number: int) -> None:
+        for child in self.children:
+            if child.poll() is None:
+                child.send_signal(number)
