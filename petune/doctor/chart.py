@@ -50,8 +50,8 @@ class Chart:
         """Notes one error that many keys share; the first of them is named."""
         if keys:
             first, *others = sorted(keys)
-            more = f" So do {len(others)} more." if len(others) > 1 else f" So does {others[0]!r}." if others else ""
-            self.error(kind, file, cause + more, first, fix)
+            more = f"{len(others)} more" if len(others) > 1 else repr(others[0]) if others else ""
+            self.error(kind, file, f"{cause} The same goes for {more}." if more else cause, first, fix)
 
     def refusal(self, kind: str, file: str, error: PetuneError, known: Collection[str] | None = None) -> None:
         """Notes what a check of petune's own refuses, in its words.
@@ -76,11 +76,14 @@ class Chart:
 
     def bytes_of(self, file: str) -> bytes | None:
         """A file's bytes; what keeps it from being read is noted."""
+        tensors = file.endswith(".safetensors")
+        limit = container.MAX_FILE_BYTES if tensors else container.MAX_HEADER_BYTES
         try:
-            limit = container.MAX_FILE_BYTES if file.endswith(".safetensors") else container.MAX_HEADER_BYTES
-            return container.read_bytes(self.folder / file, limit=limit)
-        except AdapterFileError as error:
+            return container.read_bytes(self.folder / file, limit=limit, tensors=tensors)
+        except container.UnreadableError as error:
             self.refusal("unreadable", file, error)
+        except AdapterFileError as error:
+            self.refusal("broken-container", file, error)
         except OSError as error:  # a folder of that name
             self.error("unreadable", file, f"It cannot be read ({error.strerror}).", fix="Put the file in its place.")
         return None

@@ -98,16 +98,17 @@ def _adapter(chart: Chart) -> str:
     if own and opened is None:
         return "petune adapter"
     if own:
-        chart.add(
-            "warning",
-            "altered-manifest",
-            ADAPTER,
-            f"{EXPORT} says that petune wrote this folder, and the adapter file has no manifest: another program wrote "
-            "it over. It is taken for peft's.",
-            fix=f"Remove {EXPORT}, or bring back the original.",
-        )
+        _bereft(chart)
     peft_adapter.examine(chart, None if opened is None else opened[0])
     return "peft adapter"
+
+
+def _bereft(chart: Chart) -> None:
+    """Exports of petune's beside an adapter file that is not: damage, or another program's file written over it."""
+    chart.attempt("altered-manifest", ADAPTER, lambda: adapter_file.refuse_bereft(chart.folder))
+    if not chart.sick:
+        cause = f"It is petune's, and the adapter file is peft's: {CONFIG} is not the one that it lists."
+        chart.add("warning", "stale-export", EXPORT, cause, fix=f"Delete {EXPORT}, which is read by nobody any more.")
 
 
 def _adapter_bytes(chart: Chart) -> bytes | None:

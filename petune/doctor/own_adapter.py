@@ -8,8 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from petune import lookup
-from petune.doctor import exports, tensors
+from petune.doctor import exports, recipe, tensors
 from petune.doctor.chart import Chart
 from petune.errors import AdapterFileError, PetuneError
 from petune.storage import adapter_file, container, layout, manifest, migrations, soundness, strict_json
@@ -38,7 +37,7 @@ def examine(chart: Chart, data: bytes, named: Mapping[str, Tensor], metadata: Ma
     if stored is not None:
         _facts(chart, stored)
         chart.facts["schema"] = said.get("schema")  # that of the file, also where it was brought to today's
-        _names(chart, stored.manifest)
+        recipe.check(chart, FILE, stored.manifest)
         if soundness.untrained(stored) or stored.manifest["untrained"]:
             tensors.note_untrained(chart, FILE)
     exports.check(chart, data, said)
@@ -107,25 +106,6 @@ def _listed(named: Mapping[str, Tensor], made: Mapping[str, Any]) -> set[str]:
         found |= {layout.site_tensor(method, prefix, path, str(short)) for short in names}
     head, at = made["layout"].get("head"), made["layout"].get("head_at")
     return found | {f"{at}{name}" for name in (head if isinstance(head, list) else [])}
-
-
-def _names(chart: Chart, made: Mapping[str, Any]) -> None:
-    """Method and task are known here, and take the knobs that the file gives them."""
-    for room in ("methods", "tasks"):
-        part = room.rstrip("s")
-        name, knobs = made[part]["name"], dict(made[part]["knobs"])
-        # A class of another module is never imported because a file names it.
-        if name not in lookup.names(room):
-            known = lookup.near(name, lookup.names(room))
-            chart.error("unknown-name", FILE, f"No {part} {name!r} is installed here.", f"{part}.name", known)
-            continue
-        if part == "task":
-            knobs["labels"] = tuple(made["labels"])
-        try:
-            cls = lookup.find(room, name)
-            getattr(cls, "from_knobs", lambda given, cls=cls: cls(**given))(knobs)
-        except (PetuneError, TypeError, ValueError, KeyError, AttributeError) as error:
-            chart.error("bad-knobs", FILE, f"{part} {name!r}: {error}", f"{part}.knobs", "Save the adapter again.")
 
 
 def _facts(chart: Chart, stored: Stored) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from petune.doctor import tensors
+from petune.doctor import recipe, tensors
 from petune.doctor.chart import Chart
 from petune.doctor.expressions import danger
 from petune.lookup import near
@@ -112,6 +112,10 @@ def _ranks(chart: Chart, said: Mapping[str, Any], named: Mapping[str, Tensor]) -
         chart.facts["targets"] = sorted({site.rsplit(".", 1)[-1] for site in sites})
     missing = {site for site in sites if not any(name.startswith(f"{site}.lora_B") for name in named)}
     chart.errors("missing-tensor", FILE, {f"{site}.lora_B.weight" for site in missing}, "It has no partner to lora_A.")
+    if said.get("use_dora"):
+        plain = {f"{site}.lora_magnitude_vector" for site in sites}
+        missing = {name for name in plain if not any(key.startswith(name) for key in named)}
+        chart.errors("missing-tensor", FILE, missing, "It is missing, though use_dora is on.")
 
 
 def _untrained(chart: Chart, named: Mapping[str, Tensor]) -> None:
@@ -140,6 +144,7 @@ def _last_word(chart: Chart, said: Mapping[str, Any], named: Mapping[str, Tensor
         "refused", FILE, lambda: adapter_file.read(chart.folder, config=alone, prefix=""), {*named, *said}
     )
     if stored is not None:
+        recipe.check(chart, CONFIG, stored.manifest)
         chart.facts |= {"task": stored.manifest["task"]["name"], "labels": stored.manifest["labels"]}
 
 

@@ -125,7 +125,7 @@ def _read(folder: Path, config: Any, prefix: str | None) -> Stored:
     data = container.read_bytes(path, limit=container.MAX_FILE_BYTES, tensors=True)
     tensors, metadata = container.unpack(data, str(path))
     if "petune" not in metadata:
-        _refuse_bereft(folder)
+        refuse_bereft(folder)
         stored = peft_format.from_peft(folder, config=config, prefix=prefix)
         odd = soundness.check(stored, str(path))
         return dataclasses.replace(stored, notices=(*odd, *stored.notices))
@@ -257,7 +257,7 @@ def _check_exports(folder: Path, data: bytes, made: Mapping[str, Any]) -> tuple[
     return lacks, sound
 
 
-def _refuse_bereft(folder: Path) -> None:
+def refuse_bereft(folder: Path) -> None:
     """Refuses an adapter file without a manifest among exports of petune's own: peft did not write this folder.
 
     Where peft has saved into a folder of petune's, its `adapter_config.json` is another one than is listed.

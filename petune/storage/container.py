@@ -83,6 +83,10 @@ def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
     return len(text).to_bytes(8, "little") + text + data[8 + length :]
 
 
+class UnreadableError(AdapterFileError):
+    """What is at a path cannot be read: it does not open, is no plain file, or has too many bytes."""
+
+
 def read_bytes(path: Path, *, limit: int = MAX_HEADER_BYTES, tensors: bool = False) -> bytes:
     """All bytes of a file, in private memory: a later change of the file cannot reach what was loaded.
 
@@ -91,24 +95,25 @@ def read_bytes(path: Path, *, limit: int = MAX_HEADER_BYTES, tensors: bool = Fal
         tensors: it is a safetensors file, whose header is checked against its size before the rest is read.
 
     Raises:
-        AdapterFileError: no regular file (a pipe would hang), too large, empty, unreadable.
+        UnreadableError: no regular file (a pipe would hang), too large, unreadable.
+        AdapterFileError: with `tensors`, a header that is not that of the file.
     """
     try:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except OSError as error:
-        raise AdapterFileError(f"{path} could not be opened ({error.strerror}, errno {error.errno}).") from error
+        raise UnreadableError(f"{path} could not be opened ({error.strerror}, errno {error.errno}).") from error
     status = os.fstat(handle)
     if not stat.S_ISREG(status.st_mode):
         os.close(handle)
-        raise AdapterFileError(f"{path} is no regular file.", expected="A plain file was expected.")
+        raise UnreadableError(f"{path} is no regular file.", expected="A plain file was expected.")
     with os.fdopen(handle, "rb") as file:
         if status.st_size > limit:
-            raise AdapterFileError(f"{path} has {status.st_size} bytes.", expected=f"At most {limit} are read.")
+            raise UnreadableError(f"{path} has {status.st_size} bytes.", expected=f"At most {limit} are read.")
         try:
             first = _first(file, path, status.st_size) if tensors else b""
             return first + file.read()
         except OSError as error:
-            raise AdapterFileError(f"{path} could not be read ({error.strerror}, errno {error.errno}).") from error
+            raise UnreadableError(f"{path} could not be read ({error.strerror}, errno {error.errno}).") from error
 
 
 def _first(file: BinaryIO, path: Path, size: int) -> bytes:

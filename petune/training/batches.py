@@ -148,6 +148,16 @@ class Course:
                 items, tokens = (sum(many[row] for row in rows) for many in (self._counts, self._lengths))
                 yield PlannedStep(plan[index], epoch, index + 1 == len(plan), items, tokens)
 
+    def rows_of(self, step: int) -> list[int]:
+        """The training rows that a step takes, over all processes.
+
+        Args:
+            step: counted from 1, as the history does.
+        """
+        epoch = self.epoch_of(step - 1)
+        ranks = self._plan(epoch)[step - 1 - self.starts[epoch]]
+        return sorted(row for parts in ranks for part in parts for row in part)
+
 
 def micro_batches(
     step: PlannedStep,

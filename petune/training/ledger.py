@@ -20,10 +20,14 @@ SMALLEST_SCALE = 2.0**-10
 
 
 class DivergedError(Exception):
-    """A figure of the run is no longer finite; `train` answers with the last good adapter and a `TrainingError`."""
+    """A figure of the run is no longer finite; `train` answers with the last good adapter and a `TrainingError`.
 
-    def __init__(self, what: str, step: int, rate: float) -> None:
-        self.what, self.step, self.rate = what, step, rate
+    Args:
+        in_step: whether the rows of that step gave the figure, so that they are worth a look.
+    """
+
+    def __init__(self, what: str, step: int, rate: float, *, in_step: bool = False) -> None:
+        self.what, self.step, self.rate, self.in_step = what, step, rate, in_step
         super().__init__(what)
 
 
@@ -119,7 +123,7 @@ class Ledger:
         for entry, (loss, norm) in zip(unseen, torch.stack([e.values for e in unseen]).tolist(), strict=True):
             for what, value in (("The loss", loss), ("The gradient norm", norm)):
                 if not math.isfinite(value):
-                    raise DivergedError(f"{what} became {value}", entry.step, entry.rate)
+                    raise DivergedError(f"{what} became {value}", entry.step, entry.rate, in_step=True)
             entry.loss = loss
 
 

@@ -23,6 +23,9 @@ from petune.training.ranks.dealing import Ranks
 from petune.training.report import EVAL, TrainReport
 from petune.training.trainee import Checked, Trainee
 
+ROWS_TOLD = 16
+"""Rows of a bad step that its error names."""
+
 
 class Run:
     """The state of one training run.
@@ -47,6 +50,7 @@ class Run:
         own: Sequence[Callback] = (),
         caching: Caching = NO_CACHE,
     ) -> None:
+        self.trainee = trainee
         self.learner, self.task, self.tokenizer = trainee.learner, trainee.task, trainee.tokenizer
         self.config, self.peak, self.more_identity = trainee.config, trainee.peak, trainee.identity
         self.eval_examples = trainee.eval_examples
@@ -81,8 +85,11 @@ class Run:
             yield
         except DivergedError as error:
             self.learner.restore(self.good)
+            rows = self.course.rows_of(error.step) if error.in_step else []
+            more = f" and {len(rows) - ROWS_TOLD} more" if len(rows) > ROWS_TOLD else ""
+            seen = f" Its rows, counted from 0, are {', '.join(map(str, rows[:ROWS_TOLD]))}{more}." if rows else ""
             self.failure = TrainingError(
-                f"{error.what} at step {error.step} of {self.course.total} (learning rate {error.rate:.3g}).",
+                f"{error.what} at step {error.step} of {self.course.total} (learning rate {error.rate:.3g}).{seen}",
                 expected=f"The learner holds its last good state again, that of step {self.good_step}.",
                 fix=f"Lower the learning rate, for example to {self.peak / 3:.1g}, and look for odd rows.",
             )

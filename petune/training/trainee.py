@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from petune.tasks.base import Example, Task
 from petune.training.callbacks import Callback
 from petune.training.class_weight import class_weights
 from petune.training.evaluation import of_texts, rehearsed
+from petune.training.identity import fingerprint
 from petune.training.selection import Selection, make_selection, refuse_without_evaluation
 
 if TYPE_CHECKING:
@@ -59,6 +61,14 @@ class Trainee:
     def peak(self) -> float:
         """The largest learning rate."""
         return self.config.learning_rate or self.learner.method.learning_rate
+
+    @functools.cached_property
+    def row_digests(self) -> dict[str, str | None]:
+        """What the rows are known by; computed once, for every checkpoint carries it and rows do not change."""
+        return {
+            "training rows": fingerprint(self.examples),
+            "evaluation rows": fingerprint(self.eval_examples),
+        }
 
     def checked(self) -> Checked:
         """What the data and the knobs decide before the run.

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from benchmarks.faults.bad_adapters import catalogue, loaded_good, tried
-from benchmarks.faults.judging import Bench
+from benchmarks.faults.judging import SLOWEST, Bench
+from petune import diagnose
 
 GROUPS = catalogue()
 LEAST = {"container": 42, "tensors": 31, "config": 57, "files": 19}
 """Kinds that were tried on other libraries."""
 CHUNK = 25
 CHUNKS = [(group, start) for group, kinds in GROUPS.items() for start in range(0, len(kinds), CHUNK)]
+NEEDS_A_BACKBONE = {
+    *("a head of int64", "a head of other classes", "a head of other width", "a bias of other classes"),
+    *("the bias of the head is missing", "a listed part of the head more"),
+    *("another input width", "another output width", "a listed site is missing", "a listed site more"),
+    *("a listed site that is no module", "a listed weight of the backbone"),
+    *("a label too few", "a label too many", "labels that are gone", "a target that is not there", "other targets"),
+    *("one more target", "fewer blocks", "more blocks than there are", "a module that is not there"),
+    *("other weights of equal shapes", "another architecture"),
+}
+"""Kinds that are faults on a given backbone only: a folder by itself does not show them."""
+OTHERWISE = {"the folder around it": "store", "a tokenizer with code": "code"}
+"""Kinds that the doctor sees and does not call an error -> the kind of folder, or of finding, that it tells."""
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +43,23 @@ def test_every_bad_folder_is_a_clear_error_that_changes_nothing(bench: Bench, gr
     cases = tried(GROUPS[group][start : start + CHUNK], bench)
     wrong = [(case.kind, case.form, case.surface, case.verdict) for case in cases if case.failed]
     assert cases and not wrong
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_the_doctor_finds_what_a_folder_shows_by_itself(group: str, tmp_path: Path) -> None:
+    """Every damaged form is an error in its diagnosis too, in time, but for what only a backbone can tell."""
+    missed = []
+    forms = [(kind, form) for kind in GROUPS[group] for form in kind.forms]
+    for number, (kind, form) in enumerate(forms):
+        folder = tmp_path / f"case{number}"
+        form.make(folder)
+        began = time.process_time()
+        found = diagnose(f"{folder}/{kind.path}" if kind.path else folder)
+        told = {found.kind, *(one.kind for one in found.findings)}
+        excused = kind.name in NEEDS_A_BACKBONE or OTHERWISE.get(kind.name) in told
+        if (found.ok and not excused) or time.process_time() - began > SLOWEST:
+            missed.append((kind.name, form.name, told))
+    assert not missed
 
 
 def test_the_catalogue_has_every_group_in_full() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -14,8 +15,8 @@ from petune.training.callbacks import Callback
 from petune.training.evaluation import evaluate
 from petune.training.ledger import DivergedError, Ledger
 from petune.training.loop import train
-from petune.training.run import Run
-from tests.training.fakes import FakeLearner, FakeTask, Shaping, examples, settings
+from petune.training.run import ROWS_TOLD, Run
+from tests.training.fakes import VOCABULARY, FakeLearner, FakeTask, Shaping, examples, settings
 
 
 def run(config, *, learner=None, callbacks=(), evaluated=20, rows=24):
@@ -107,6 +108,28 @@ def test_nan_puts_the_last_good_adapter_back(rows_are_evaluated):
     assert not torch.equal(learner.classifier.weight, FakeLearner().classifier.weight)
     if rows_are_evaluated:
         assert all(torch.equal(poison.states[6][name], tensor) for name, tensor in learner.state().items())
+
+
+class Allergic(FakeLearner):
+    """Cannot bear one piece."""
+
+    def forward(self, input_ids, attention_mask):
+        logits = super().forward(input_ids, attention_mask)
+        return logits.masked_fill((input_ids == VOCABULARY - 1).any(1, keepdim=True), float("nan"))
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 24])
+def test_the_rows_of_a_bad_step_are_told(batch_size):
+    """The one row that makes the loss NaN is among those that the error names, or among those it only counts."""
+    rows = [{**row, "input_ids": [min(piece, VOCABULARY - 2) for piece in row["input_ids"]]} for row in examples(24)]
+    rows[13]["input_ids"][0] = VOCABULARY - 1
+    with pytest.raises(TrainingError, match="The loss became nan") as caught:
+        train(Allergic(), FakeTask(), None, rows, None, settings(batch_size=batch_size))
+    told = re.search(r"Its rows, counted from 0, are ([\d, ]+)( and \d+ more)?\.", str(caught.value))
+    assert told is not None
+    named = [int(row) for row in told[1].split(", ")]
+    assert 13 in named and len(named) == min(batch_size, ROWS_TOLD)
+    assert (told[2] or "") == (f" and {24 - ROWS_TOLD} more" if batch_size == 24 else "")
 
 
 def test_nan_before_the_first_evaluation_puts_the_start_back():

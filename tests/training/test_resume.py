@@ -11,7 +11,9 @@ import torch
 
 from petune.errors import CheckpointError, ConfigError
 from petune.storage import checkpoint as storage
+from petune.training import trainee
 from petune.training.callbacks import Callback
+from petune.training.identity import fingerprint
 from petune.training.loop import train
 from tests.training.fakes import FakeLearner, FakeTask, Shaping, examples, settings
 
@@ -81,6 +83,14 @@ def test_killed_at_any_step_and_resumed_is_uninterrupted(tmp_path, every):
             run(folder, kill_at=cut, every=every)
         torch.manual_seed(cut)  # what a new process has drawn before does not matter
         assert facts(*run(folder, resume="auto", every=every)) == whole, f"cut at step {cut}"
+
+
+def test_rows_are_digested_once(tmp_path, monkeypatch):
+    """However many checkpoints a run writes, it goes through its rows once for them."""
+    digested = []
+    monkeypatch.setattr(trainee, "fingerprint", lambda rows: digested.append(len(rows)) or fingerprint(rows))
+    run(tmp_path, every=1)
+    assert digested == [22, 9] and len(storage.found(tmp_path)) > 1
 
 
 def test_killed_again_and_again(tmp_path):

@@ -98,8 +98,7 @@ def facts_of_run(trainee: Trainee, resume: str | Path | None) -> dict[str, Any]:
         "resume": None if resume is None else Path(resume).name,
         "method": {"name": name_of("methods", method), **plain(method)},
         "task": {"name": name_of("tasks", task), **plain(task)},
-        "training rows": fingerprint(trainee.examples),
-        "evaluation rows": fingerprint(trainee.eval_examples),
+        **trainee.row_digests,
         "trained": {name: list(tensor.shape) for name, tensor in trainee.learner.named_parameters()},
         **plain(dict(trainee.identity)),
     }
