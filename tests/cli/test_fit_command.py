@@ -47,6 +47,17 @@ def test_json_tells_the_outcome(place: Path, capsys: pytest.CaptureFixture[str])
     assert Tuner.load("runs/json").task.max_length == 16
 
 
+def test_the_run_as_a_page(place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """--report writes the page of this run; without the packages for it, nothing is trained in vain."""
+    words = ("fit", "train.csv", "--model", "bert", "--method", "head", *QUICK, "--report", "runs/page.html")
+    assert left(*words, "--out", "runs/paged") == 0
+    page = Path("runs/page.html").read_text("utf-8")
+    assert page.startswith("<!doctype html>") and "paged" in page
+    monkeypatch.setattr("petune.report.extra.PACKAGES", ("no_such_package",))
+    assert left(*words, "--out", "runs/unpaged") == 1
+    assert "no_such_package" in capsys.readouterr().err and not Path("runs/unpaged").exists()
+
+
 def test_every_knob_of_a_method_is_an_option(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The help of fit follows the method and the task that are named."""
     assert left("fit", "--method", "adalora", "--task", "causal-lm", "--help") == 0

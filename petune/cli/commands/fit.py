@@ -24,6 +24,7 @@ def fit(
     processes: Annotated[int | None, typer.Option(help="Processes to launch on this machine.")] = None,
     resume: Annotated[str | None, typer.Option(metavar="auto|FOLDER", help="Go on from a checkpoint.")] = None,
     continue_from: Annotated[str | None, typer.Option(metavar="FOLDER", help="Start from a saved adapter.")] = None,
+    report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the run as one HTML page too.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings and leave.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
 ) -> None:
@@ -38,6 +39,7 @@ def fit(
     from petune.cli.knob_options import given_by
     from petune.cli.recipe import recipe_of
     from petune.cli.words import share_or_path
+    from petune.report.extra import need
 
     given = {
         "train": train, "model": model, "method": method, "task": task, "out": out, "name": name,
@@ -48,6 +50,8 @@ def fit(
         typer.echo(saving.settings_text(recipe), nl=False)
         return
     recipe.need("train", "model", "out")
+    if report is not None:
+        need("--report")  # told now, and not after the run
     tuner = recipe.tuner()
     settings = recipe.settings
     tuner.fit(
@@ -55,6 +59,8 @@ def fit(
         resume=resume, continue_from=continue_from, processes=settings["processes"],
     )  # fmt: skip
     folder = saving.save(tuner, recipe)
+    if report is not None:
+        tuner.write_report(report)
     typer.echo(saving.outcome(tuner, folder, as_json=as_json))
 
 
