@@ -29,11 +29,21 @@ PROMISED = {
     "image_classification": ("accuracy", "('circle', 'square')"),
     "speech_to_text": ("wer", "cer", "greedy: ", "with beams: "),
     "audio_classification": ("accuracy", "resampled from 8,000 to 16,000", "('high', 'low')"),
+    "instruction": ("perplexity", "rougeL", "answer: ", "reply: "),
+    "summarization": ("rougeL", "greedy: ", "with beams: "),
+    "plain_text": ("trainable parameters", "padding: 0.0", "perplexity", "goes on: "),
+    "many_labels": ("f1_macro", "praised: [", "rmse", "stars: "),
     "your_own_method": ("trainable parameters", "True"),
 }
 
 
-WRITERS = {"dialogue": "qwen3", "translation": "marian"}
+WRITERS = {
+    "dialogue": "qwen3",
+    "instruction": "llama",
+    "plain_text": "gpt2",
+    "summarization": "t5",
+    "translation": "marian",
+}
 """Examples that need a language model, and its family."""
 
 

@@ -75,7 +75,7 @@ def prepare(
         table, held = hold_out(table, float(eval_data), seed, task.strata(table))
         notices.append(f"Held out {len(held)} of {len(table) + len(held)} rows for evaluation (seed {seed}).")
     elif eval_data is not None:
-        held = read(eval_data, part="validation")
+        held = read(eval_data, part="validation", plain=task.plain)
     given = task
     if learn and labelled:
         task = task.learn(table)
@@ -115,7 +115,7 @@ def rows_of(task: Task, data: Any, *, learn: bool, labelled: bool) -> Table:
             fix="Pass one part: data['test'].",
         )
     if labelled or hasattr(data, "columns") or hasattr(data, "column_names"):
-        return read(data)
+        return read(data, plain=task.plain)
     return task.table(data.tolist() if hasattr(data, "tolist") else data)
 
 

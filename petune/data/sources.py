@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from petune.data.frame import is_frame, is_pair, read_frame, read_pair
 from petune.data.hub_dataset import is_dataset, is_parts, part_of, read_dataset
 from petune.data.json_file import read_json
 from petune.data.parquet import read_parquet
+from petune.data.plain_text import is_plain, read_lines, table_of_texts
 from petune.data.records import table_of
 from petune.errors import DataError
 from petune.lookup import near
@@ -36,7 +37,7 @@ _ACCEPTED = (
 )
 
 
-def read(data: Any, *, part: str = "train") -> Table:
+def read(data: Any, *, part: str = "train", plain: bool = False) -> Table:
     """Reads data of any accepted form; what it holds is checked by the task, row by row.
 
     Values of csv and tsv files stay strings, numbers too. Rows of Python objects are counted from 0, as their own
@@ -48,6 +49,7 @@ def read(data: Any, *, part: str = "train") -> Table:
             named `text` and `label`; a pandas DataFrame; a `datasets.Dataset` or `DatasetDict`; or a Table, which is
             given back as it is.
         part: which part of a `DatasetDict`; nothing else has parts.
+        plain: a .txt file holds a text a line, and a list of strings is data too, in the column `text`.
 
     Raises:
         DataError: data of no accepted form, no such file or part, no rows, or a broken file (with the line).
@@ -59,15 +61,15 @@ def read(data: Any, *, part: str = "train") -> Table:
     """
     if isinstance(data, Table):
         return data
-    table = _read(data, part)
+    table = table_of_texts(data) if plain and is_plain(data) else _read(data, part, plain)
     if not len(table):
         raise DataError(f"There are no rows in {table.source}.", expected="At least one is needed.")
     return table
 
 
-def _read(data: Any, part: str) -> Table:
+def _read(data: Any, part: str, plain: bool) -> Table:
     if isinstance(data, str | os.PathLike):
-        return _read_file(data)
+        return _read_file(data, FORMATS | {".txt": read_lines} if plain else FORMATS)
     if is_frame(data):
         return read_frame(data)
     if is_parts(data):
@@ -85,7 +87,7 @@ def _read(data: Any, part: str) -> Table:
     )
 
 
-def _read_file(given: str | os.PathLike[str]) -> Table:
+def _read_file(given: str | os.PathLike[str], formats: Mapping[str, Callable[[Path], Table]]) -> Table:
     path = Path(os.path.expanduser(given))
     if not os.path.exists(path):
         raise _absent(given, path)
@@ -94,13 +96,13 @@ def _read_file(given: str | os.PathLike[str]) -> Table:
             return read_classes(path)
         raise _folder(path)
     suffix = path.suffix.lower()
-    if suffix not in FORMATS:
+    if suffix not in formats:
         raise DataError(
             f"{path.name} ends in {suffix!r}, which names no format that is read here.",
             expected=f"A data file ends in {', '.join(FORMATS)}.",
             fix=f"{near(suffix, FORMATS)} Save or rename the file accordingly.",
         )
-    return FORMATS[suffix](path)
+    return formats[suffix](path)
 
 
 def _absent(given: str | os.PathLike[str], path: Path) -> DataError:

@@ -66,13 +66,13 @@ def chosen(work: Work, given: Given | None, data: Any) -> Choice | None:
         DataError: rows that cannot be read (any more).
     """
     if data is not None:
-        return Choice(read(data), "the rows that were given")
+        return Choice(read(data, plain=work.adapter.task.plain), "the rows that were given")
     if given is None:
         return None
     fraction = given.eval_data if isinstance(given.eval_data, float | int) else None
     if given.eval_data is not None and fraction is None:
-        return Choice(read(given.eval_data, part="validation"), "the evaluation rows")
-    table, held = read(given.train), None
+        return Choice(read(given.eval_data, part="validation", plain=given.task.plain), "the evaluation rows")
+    table, held = read(given.train, plain=given.task.plain), None
     if fraction is not None:
         table, held = hold_out(table, fraction, given.config.seed, given.task.strata(table))
     known = (work.adapter.facts.get("data") or {}).get("fingerprint")

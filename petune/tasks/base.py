@@ -86,6 +86,8 @@ class Task(ABC):
     """The knob that names the column of its labels, or of the texts that it is to write."""
     generates: ClassVar[bool] = False
     """Whether `predict` gives texts that the model writes; then it is a `WritingTask` (`petune.tasks._writing`)."""
+    plain: ClassVar[bool] = False
+    """Whether rows may be nothing but texts: then strings, and the lines of a .txt file, are data."""
     reads: ClassVar[Reads] = "tokenizer"
     """What makes rows into tensors, as transformers calls it. It is opened beside the backbone, handed to `encode` and
     `collate` as their `tokenizer`, and saved with the adapter."""

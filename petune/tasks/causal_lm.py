@@ -53,6 +53,7 @@ class CausalLM(WritingTask):
     answers_in: ClassVar[str] = "completion"
     side: ClassVar[Side] = "left"
     shifted: ClassVar[bool] = True
+    plain: ClassVar[bool] = True
 
     text: str | None = None
     prompt: str | None = None
