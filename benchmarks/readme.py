@@ -33,6 +33,7 @@ from benchmarks import (
 )
 from benchmarks.faults import tables as faults
 from benchmarks.serving import tables
+from benchmarks.tasks import tables as tasks
 from benchmarks.train_step import tables as train_step
 
 README = machine.ROOT / "README.md"
@@ -145,6 +146,7 @@ PARTS: dict[str, Callable[[dict[str, Any] | None], str]] = {
     "planned table": measured(planned.table),
     "import_time table": measured(import_time.table),
     "faults table": measured(faults.table),
+    "tasks table": measured(tasks.table),
 }
 """Marker -> what stands there; its first word names the result file."""
 
