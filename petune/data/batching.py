@@ -33,11 +33,11 @@ def plan_epoch(
 
     Every row occurs exactly once. A micro-batch has `batch_size * world` rows, cut into contiguous slices of near-equal
     size, one per process; a step has `accumulation` micro-batches. What is left over is the last micro-batch of the
-    last step. Every process has a row in every micro-batch, so all run the same number of forwards: a left-over of
-    fewer rows than processes is added to the micro-batch before it, whose slices then hold up to `batch_size + 1` rows.
+    last step. All processes run the same number of forwards; of a left-over with fewer rows than processes the last
+    ones have none (`petune.training.batches.micro_batches` lets them take part without counting).
 
-    Without grouping, `accumulation` and `world` only cut differently: the rows of a step depend on the product
-    `batch_size * world * accumulation` alone.
+    `accumulation` and `world` only cut differently: the rows of a step depend on the product of `batch_size`, `world`
+    and, without grouping, `accumulation` alone.
 
     With grouping, shuffled rows are sorted by length within windows of 50 micro-batches (fewer for few rows, so that
     an epoch has at least four windows and batches differ between epochs), cut, and the full micro-batches shuffled.
@@ -53,8 +53,7 @@ def plan_epoch(
         epoch: from 0.
         group_by_length: whether rows of similar length meet, so that little is padded.
         world: processes.
-        max_tokens: padded positions per process and forward; None: any number. A left-over of fewer rows than
-            processes that no other micro-batch can complete may exceed it by a row per process.
+        max_tokens: padded positions per process and forward; None: any number.
 
     Raises:
         ConfigError: a size below 1, or a row longer than `max_tokens`.
@@ -79,9 +78,6 @@ def plan_epoch(
         batches = _micro_batches(lengths, batch_size * world, rng, group_by_length)
     else:
         batches = batches_to_budget(lengths, batch_size, rng, group_by_length, world, max_tokens)
-    if len(batches) > 1 and len(batches[-1]) < world:
-        last = batches.pop()
-        batches[-1] = batches[-1] + last
     sliced = [_slices(batch, world) for batch in batches]
     return [Step(sliced[start : start + accumulation]) for start in range(0, len(sliced), accumulation)]
 

@@ -38,17 +38,16 @@ def batches_to_budget(
     order = list(range(len(lengths)))
     rng.shuffle(order)
     if not grouped:
-        return _completed(fill(order, lengths, most, world, max_tokens), world)
+        return fill(order, lengths, most, world, max_tokens)
     usual = min(most, max(1, max_tokens * len(lengths) // sum(lengths))) * world
     window = usual * max(1, min(WINDOW, len(order) // usual // 2))
     by_length: list[int] = []
     for number, start in enumerate(range(0, len(order), window)):
         # The sort is stable, so rows of equal length stay shuffled.
         by_length += sorted(order[start : start + window], key=lengths.__getitem__, reverse=number % 2 == 1)
-    batches = _completed(fill(by_length, lengths, most, world, max_tokens), world)
-    rest = [batches.pop()] if len(batches[-1]) < world else []
+    batches = fill(by_length, lengths, most, world, max_tokens)
     rng.shuffle(batches)
-    return batches + rest
+    return batches
 
 
 def fill(order: Sequence[int], lengths: Sequence[int], most: int, world: int, max_tokens: int) -> list[list[int]]:
@@ -68,15 +67,4 @@ def fill(order: Sequence[int], lengths: Sequence[int], most: int, world: int, ma
             batches.append([])
             longest = lengths[row]
         batches[-1].append(row)
-    return batches
-
-
-def _completed(batches: list[list[int]], world: int) -> list[list[int]]:
-    """The same with a row for every process in the last batch too, out of one that can spare some, if any can."""
-    last = batches[-1]
-    lacking = world - len(last)
-    giver = next((batch for batch in batches[-2::-1] if len(batch) >= world + lacking), None) if lacking > 0 else None
-    if giver is not None:
-        last += giver[-lacking:]
-        del giver[-lacking:]
     return batches

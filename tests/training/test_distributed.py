@@ -44,6 +44,7 @@ def both(tmp_path_factory) -> list[dict[str, Any]]:
     cut = {**NOISY, "output_dir": str(out / "cut")}
     jobs = {
         "plain": {**PLAIN, "batch_size": 4},
+        "left over": {**PLAIN, "batch_size": 13, "gradient_accumulation_steps": 1},
         "whole": {**NOISY, "output_dir": str(out / "whole")},
         "cut": {**cut, "stop_at": 7},
         "resumed": {**cut, "resume": "auto"},
@@ -60,10 +61,12 @@ def both(tmp_path_factory) -> list[dict[str, Any]]:
     return launch(out, jobs)
 
 
-def test_two_processes_train_the_adapter_of_one(both):
-    """Both hold the same bits; losses, tokens and weights are those of one process with twice the batch."""
-    first, second = (rank["plain"] for rank in both)
-    alone = job(0, **PLAIN, batch_size=8)
+@pytest.mark.parametrize("name", ["plain", "left over"])
+def test_two_processes_train_the_adapter_of_one(both, name):
+    """Same bits on both, and those of one process with twice the batch; also where one row of 27 is left for two."""
+    first, second = (rank[name] for rank in both)
+    cut = {"plain": {"batch_size": 8}, "left over": {"batch_size": 26, "gradient_accumulation_steps": 1}}[name]
+    alone = job(0, **{**PLAIN, **cut})
     assert first["state"] == second["state"] and first["losses"] == second["losses"]
     assert first["best"] == second["best"] and first["tokens"] == alone["tokens"]
     np.testing.assert_allclose(first["losses"], alone["losses"], rtol=1e-5)

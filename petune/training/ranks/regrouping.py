@@ -36,9 +36,8 @@ def regrouped(
     """The rows of a step for another number of processes: the same ones in the same order, cut into other forwards.
 
     What was one forward stays together, for its rows were chosen for their length, and becomes as few forwards as
-    give no process more than `batch_size` rows and `max_tokens` positions. A forward of fewer rows than processes joins
-    the one before it, so that a process may have two rows where its share is one; where a whole step has so few, the
-    last processes have none.
+    give no process more than `batch_size` rows and `max_tokens` positions. Where a forward has fewer rows than there
+    are processes, the last ones have none.
 
     Args:
         micro: `micro[forward][rank]`, as planned for the processes that the run began with.
@@ -53,27 +52,16 @@ def regrouped(
         [[[5, 3], [1], [0]]]
     """
     made: Micro = []
-    for whole in _joined(micro, processes):
-        most = max(1, len(whole) // processes)  # no process is without rows where there are enough for all
-        forwards = min(most, -(-len(whole) // (batch_size * processes)))
+    for ranks in micro:
+        whole = [row for part in ranks for row in part]
+        most = -(-len(whole) // processes)  # then a process has one row
+        forwards = -(-len(whole) // (batch_size * processes))
         cut = _slices(whole, forwards * processes)
         while forwards < most and _is_too_much(cut, lengths, batch_size, max_tokens):
             forwards += 1
             cut = _slices(whole, forwards * processes)
         made += [cut[start : start + processes] for start in range(0, len(cut), processes)]
     return made
-
-
-def _joined(micro: Sequence[Sequence[Sequence[int]]], processes: int) -> list[list[int]]:
-    """The rows of each forward; one with too few for the processes is part of the one before or behind it."""
-    wholes: list[list[int]] = []
-    for ranks in micro:
-        rows = [row for part in ranks for row in part]
-        if wholes and min(len(rows), len(wholes[-1])) < processes:
-            wholes[-1] += rows
-        else:
-            wholes.append(rows)
-    return wholes
 
 
 def _is_too_much(parts: list[list[int]], lengths: Sequence[int], rows: int, tokens: int | None) -> bool:
