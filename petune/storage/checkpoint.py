@@ -60,8 +60,7 @@ def write(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping
         make_folder(folder)
         sweep(folder)
         final = _free(folder, final.name)
-        for stale in folder.glob(".checkpoint-*.tmp"):
-            shutil.rmtree(stale)
+        _clear(folder)
         temporary.mkdir()
         content = safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()})
         sealed = sealing.sealed(step, state, content)
@@ -70,7 +69,7 @@ def write(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping
         sync_folder(temporary)
         temporary.rename(final)
     except (OSError, AdapterFileError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _remove(temporary)
         raise _unwritten(final, str(error)) from error
     pointer = json.dumps({"checkpoint": final.name, "sha256": sealing.digest(sealed)}) + "\n"
     try:
@@ -82,7 +81,7 @@ def write(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping
         return final
     _require_whole(final, content, sealed)
     with contextlib.suppress(OSError, CheckpointError):  # what cannot be removed costs room, not the run
-        _drop(folder, keep_last)
+        _drop(folder, keep_last, final)
     return final
 
 
@@ -92,8 +91,8 @@ def read(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: when it is missing, torn, damaged or of a newer petune.
     """
-    content = sealing.bytes_of(path / TENSORS)
     header, state = sealing.opened(path / STATE)
+    content = sealing.bytes_of(path / TENSORS, header["bytes"])
     if len(content) != header["bytes"] or sealing.digest(content) != header["sha256"]:
         raise sealing.damaged(path / TENSORS, "its bytes are not those that were written")
     try:
@@ -170,7 +169,8 @@ def tidy(folder: Path, keep_last: int) -> None:
     with contextlib.suppress(OSError, CheckpointError):  # what cannot be removed costs room, not the run
         sync_folder(folder)
         sweep(folder)
-        _drop(folder, keep_last)
+        if there := found(folder):
+            _drop(folder, keep_last, there[-1])
 
 
 def is_checkpoint(path: Path) -> bool:
@@ -247,18 +247,37 @@ def _require_whole(final: Path, content: bytes, sealed: bytes) -> None:
             raise _unwritten(final, f"{broken / name} does not read back as it was written")
 
 
-def _drop(folder: Path, keep_last: int) -> None:
-    """Retention, after the commit."""
-    for path in found(folder)[:-keep_last]:
+def _drop(folder: Path, keep_last: int, newest: Path) -> None:
+    """Retention, after the commit: what is older than the newest goes.
+
+    Later ones than that stay. A run that was resumed from an earlier step finds them, comes past them, and drops them
+    then; until it does, nobody has read them.
+    """
+    older = [path for path in found(folder) if _order(path) <= _order(newest)]
+    for path in older[:-keep_last]:
         # Renamed first: a removal that is cut short must not leave something that looks like a checkpoint.
         doomed = path.with_name(f".{path.name}.old.tmp")
         try:
             path.rename(doomed)
         except OSError:
             continue
-        shutil.rmtree(doomed, ignore_errors=True)
+        _remove(doomed)
+    _clear(folder)
+
+
+def _clear(folder: Path) -> None:
+    """Removes what writers and retentions that were killed have left."""
     for stale in folder.glob(".checkpoint-*.tmp"):
-        shutil.rmtree(stale, ignore_errors=True)
+        _remove(stale)
+
+
+def _remove(path: Path) -> None:
+    """Removes a folder, a file, or a link and not what it leads to; what cannot be removed stays."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _unwritten(final: Path, why: str) -> CheckpointError:

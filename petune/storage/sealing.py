@@ -8,10 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from petune.errors import CheckpointError
+from petune.errors import AdapterFileError, CheckpointError
+from petune.storage import container
 
 SCHEMA = 1
 TENSORS, STATE = "state.safetensors", "state.json"
+MAX_STATE_BYTES = 2**30
+"""Of what is read besides tensors: the history of millions of steps."""
 
 
 class OtherSchemaError(CheckpointError):
@@ -36,7 +39,7 @@ def opened(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         outer = json.loads(bytes_of(path))
         header, state, seal = outer["header"], outer["state"], outer["seal"]
-        schema = header["schema"]
+        schema, step, size = header["schema"], header["step"], header["bytes"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise damaged(path, f"it does not parse ({type(error).__name__})") from error
     whole = digest((json.dumps(header) + json.dumps(state)).encode()) == seal
@@ -48,15 +51,19 @@ def opened(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         )
     if not whole:
         raise damaged(path, "its content is not what was written")
+    if not isinstance(state, dict) or any(type(number) is not int or number < 0 for number in (step, size)):
+        raise damaged(path, "its step, size or state is none")
     return header, state
 
 
-def bytes_of(path: Path) -> bytes:
-    """A file; what cannot be read is damaged."""
+def bytes_of(path: Path, limit: int = MAX_STATE_BYTES) -> bytes:
+    """A file of at most so many bytes; what cannot be read, a pipe and a device among it, is damaged."""
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise damaged(path, error.strerror or str(error)) from error
+        return container.read_bytes(path, limit=limit)
+    except AdapterFileError as error:
+        raise damaged(path, f"it {error.what.removeprefix(str(path)).strip(' .')}") from error
+    except MemoryError as error:
+        raise damaged(path, "it does not fit into the memory") from error
 
 
 def damaged(path: Path, why: str) -> CheckpointError:

@@ -19,8 +19,8 @@ def conclude(run: Run) -> None:
     """
     run.settle()
     ended, kept_step = None, run.step
-    if (best := run.best_state) is not None and run.good_step != run.step:
-        ended, kept_step = run.learner.state(), run.good_step
+    if (best := run.best_state) is not None and run.good.step != run.step:
+        ended, kept_step = run.learner.state(), run.good.step
         run.learner.restore(best)
     if kept_step != run.course.total and _reshaped(run):
         _choose_again(run, ended)
@@ -43,7 +43,7 @@ def _choose_again(run: Run, ended: dict[str, Tensor] | None) -> None:
     selection = run.selection
     if selection is None or selection.best_step is None:
         return
-    if ended is None and run.good_step != run.step:
+    if ended is None and run.good.step != run.step:
         return  # the last adapter was asked for, the best is only reported
     figures, step = run.figures(), selection.best_step
     run.notices.append(f"The best adapter (step {step}) was brought to its method's final form and evaluated again.")

@@ -22,8 +22,10 @@ from torch import Tensor
 from petune.errors import CheckpointError, ConfigError
 from petune.storage import checkpoint as storage
 from petune.storage.checkpoint import Checkpoint
+from petune.storage.sealing import damaged
 from petune.training.holding import common
 from petune.training.identity import identity_of, refuse_other_run, versions
+from petune.training.kept import require_fitting, require_form
 from petune.training.ledger import require_finite
 from petune.training.ranks.agreement import agree_on_adapter, together
 from petune.training.ranks.regrouping import go_on_in_other_processes
@@ -52,6 +54,7 @@ def save(run: Run) -> None:
     run.settle()
     with run.watch.a_break():
         require_finite(run.learner.parameters(), run.step, run.rate)
+        run.offer()
         agree_on_adapter(run, f"at the checkpoint of step {run.step}")
         tensors, training = capture_training(run.learner, run.optimizer, run.best_state, run.accelerator)
         folder, main = Path(str(run.config.output_dir)), run.accelerator.is_main_process
@@ -89,8 +92,13 @@ def _go_on(run: Run, resume: str | Path | None) -> None:
     if checkpoint is None:
         return
     kept = checkpoint.state
+    require_form(checkpoint)
     refuse_other_run(kept["identity"], identity_of(run), checkpoint.path)
-    best = reinstate_training(checkpoint, run.learner, run.optimizer, run.accelerator)
+    require_fitting(checkpoint, run)
+    try:
+        best = reinstate_training(checkpoint, run.learner, run.optimizer, run.accelerator)
+    except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:  # words of generators and scaler
+        raise damaged(checkpoint.path / storage.STATE, f"it cannot be put back ({error!r})") from error
     run.step, run.history, run.rate = kept["step"], kept["history"], kept["learning_rate"]
     run.saved_at = run.step if resume == "auto" else 0
     if saves and resume == "auto" and run.accelerator.is_main_process:
@@ -99,7 +107,9 @@ def _go_on(run: Run, resume: str | Path | None) -> None:
     run.watch.go_on_from(kept["seconds"])
     if run.selection is not None:
         run.selection = Selection(**kept["selection"])
-    run.good, run.good_step = (best, kept["good_step"]) if best else (run.learner.state(), run.step)
+    run.good.keep(run.step)
+    if best:
+        run.good.state, run.good.step = best, kept["good_step"]
     fresh = [notice for notice in run.notices if notice not in kept["notices"]]
     fresh += go_on_in_other_processes(run, kept["identity"]["processes"], len(kept["training"]["rng"]))
     if kept["trunk_cached"] != (run.cache is not None):
@@ -121,7 +131,7 @@ def _state(run: Run, training: Mapping[str, Any]) -> dict[str, Any]:
         "tokens": [run.tokens, run.real_here, run.positions_here],
         "seconds": run.watch.to_json(),
         "selection": run.selection.to_json() if run.selection else None,
-        "good_step": run.good_step,
+        "good_step": run.good.step,
         "trunk_cached": run.cache is not None,
         "trunk": run.trunk_identity,
         "notices": run.notices,
@@ -156,7 +166,8 @@ def find(resume: str | Path | None, output_dir: str | Path | None, *, saves: boo
     if resume is None:
         return None
     path = Path(resume)
-    checkpoint = storage.read(path) if storage.is_checkpoint(path) else storage.newest(path)
+    ours = saves and not elsewhere
+    checkpoint = storage.read(path) if storage.is_checkpoint(path) else storage.newest(path, set_aside=ours)
     if checkpoint is None:
         raise CheckpointError(
             f"There is no checkpoint at {path}.",

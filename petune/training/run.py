@@ -17,6 +17,7 @@ from petune.training.batches import Course, MicroBatch, PlannedStep, length_of, 
 from petune.training.caching import NO_CACHE, Caching
 from petune.training.callbacks import Callback, Row, RunStart
 from petune.training.evaluation import evaluate
+from petune.training.fallback import KEPT_EVERY, Fallback
 from petune.training.ledger import DivergedError, Ledger, Stopwatch, require_finite
 from petune.training.memory import MemoryMeter
 from petune.training.ranks.dealing import Ranks
@@ -66,9 +67,7 @@ class Run:
         self.history: list[Row] = []
         self.cache, self.trunk_identity, self._missed = caching.cache, caching.identity, 0
         self.notices: list[str] = [*trainee.notices, *([caching.notice] if caching.notice else [])]
-        self.good, self.good_step = self.learner.state(), 0
-        self._unproven: tuple[dict[str, Tensor], int] | None = None
-        """The last epoch's weights: finite, but nobody has seen a loss of theirs yet."""
+        self.good = Fallback(self.learner)
         self.ledger, self.watch = Ledger(device, scaled=accelerator.scaler is not None), Stopwatch(caching.seconds)
         self._ahead = self._batches()
         self.planned: PlannedStep
@@ -84,13 +83,13 @@ class Run:
         try:
             yield
         except DivergedError as error:
-            self.learner.restore(self.good)
+            self.good.restore()
             rows = self.course.rows_of(error.step) if error.in_step else []
             more = f" and {len(rows) - ROWS_TOLD} more" if len(rows) > ROWS_TOLD else ""
             seen = f" Its rows, counted from 0, are {', '.join(map(str, rows[:ROWS_TOLD]))}{more}." if rows else ""
             self.failure = TrainingError(
                 f"{error.what} at step {error.step} of {self.course.total} (learning rate {error.rate:.3g}).{seen}",
-                expected=f"The learner holds its last good state again, that of step {self.good_step}.",
+                expected=f"The learner holds its last good state again, that of step {self.good.step}.",
                 fix=f"Lower the learning rate, for example to {self.peak / 3:.1g}, and look for odd rows.",
             )
 
@@ -152,19 +151,30 @@ class Run:
         self.step += 1
         if self.ledger.due:
             self.settle()
+        if self.step % KEPT_EVERY == 0:
+            self.offer()
+
+    def offer(self) -> None:
+        """Without evaluations: makes the present weights those to fall back to, once a loss of theirs is finite.
+
+        Raises:
+            DivergedError: when they are not finite.
+        """
+        if self.eval_examples is None:
+            self.settle()
+            self.good.offer(self.step, self.rate)
 
     def end_epoch(self) -> None:
         """Evaluates and keeps the best.
 
-        Without eval data the weights become the last good ones as soon as a loss of theirs is seen.
+        Without eval data the weights become the last good ones as soon as a loss of theirs is seen; see `offer`.
         """
         self.settle()
         self._refuse_changing_inputs()
         with self.watch.a_break():
             require_finite(self.learner.parameters(), self.step, self.rate)
-            if self.eval_examples is None:
-                self._unproven = (self.learner.state(), self.step)
-            else:
+            self.offer()
+            if self.eval_examples is not None:
                 self._evaluate_and_select()
         self.ledger.restart_clock()
 
@@ -207,8 +217,7 @@ class Run:
             DivergedError: when one of them was not finite.
         """
         for row in self.ledger.settle(self.watch.seconds):
-            if self._unproven is not None:
-                (self.good, self.good_step), self._unproven = self._unproven, None
+            self.good.prove()
             self.history.append(row)
             for callback in self.callbacks:
                 callback.on_step(row)
@@ -222,7 +231,7 @@ class Run:
         if (doubt := self.selection.doubt(figures)) and doubt not in self.notices:
             self.notices.append(doubt)
         if self.selection.improves(figures, self.step) or not self.config.keep_best:
-            self.keep()
+            self.good.keep(self.step)
         for callback in self.callbacks:
             callback.on_evaluate(row)
 
@@ -259,15 +268,11 @@ class Run:
     def _metrics(self) -> tuple[Any, ...]:
         return (*self.task.default_metrics(), *self.config.metrics)
 
-    def keep(self) -> None:
-        """Makes the present weights those to fall back to."""
-        self.good, self.good_step = self.learner.state(), self.step
-
     @property
     def best_state(self) -> dict[str, Tensor] | None:
         """The best adapter's tensors, where the run is to end with them."""
         chosen = self.config.keep_best and self.selection is not None and self.selection.best_step is not None
-        return self.good if chosen else None
+        return self.good.state if chosen else None
 
     def report(self) -> TrainReport:
         """The story so far."""

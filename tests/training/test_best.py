@@ -110,6 +110,17 @@ def test_nan_puts_the_last_good_adapter_back(rows_are_evaluated):
         assert all(torch.equal(poison.states[6][name], tensor) for name, tensor in learner.state().items())
 
 
+@pytest.mark.parametrize("every, bad, good", [(None, 45, 40), (None, 19, 0), (7, 45, 42), (7, 40, 35)])
+def test_without_evaluations_the_last_kept_weights_come_back(tmp_path, every, bad, good):
+    """Those of the last checkpoint or of the last twenty steps whose loss was seen, also in the first epoch."""
+    learner = FakeLearner()
+    where = {"output_dir": tmp_path, "save_every": every} if every else {}
+    with pytest.raises(TrainingError, match=f"that of step {good}"):
+        run(settings(epochs=1, batch_size=1, **where), learner=learner, callbacks=[Poison(learner, step=bad)],
+            evaluated=0, rows=50)  # fmt: skip
+    assert all(bool(tensor.isfinite().all()) for tensor in learner.state().values())
+
+
 class Allergic(FakeLearner):
     """Cannot bear one piece."""
 

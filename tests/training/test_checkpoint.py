@@ -73,6 +73,33 @@ def test_what_a_killed_writer_has_begun_is_ended(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["checkpoint-00000002", LATEST]
 
 
+@pytest.mark.parametrize("odd", ["file", "link", "link to nowhere"])
+def test_odd_things_under_temporary_names_hinder_nobody(tmp_path, odd):
+    """A file or a link where a folder was expected is unlinked; what a link leads to stays."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "mine").touch()
+    for name in (".checkpoint-00000001.tmp", ".checkpoint-00000009.old.tmp"):
+        if odd == "file":
+            (tmp_path / name).touch()
+        else:
+            (tmp_path / name).symlink_to(elsewhere if odd == "link" else tmp_path / "nowhere")
+    for step in (1, 2):
+        write(tmp_path, step, tensors(), {}, keep_last=1)
+    assert [path.name for path in found(tmp_path)] == ["checkpoint-00000002"]
+    assert not list(tmp_path.glob(".*")) and (elsewhere / "mine").exists()
+
+
+def test_a_checkpoint_that_is_a_link_is_retired_as_one(tmp_path):
+    """Moved to another disk, with a link in its place: it is read, and later only the link goes."""
+    moved = write(tmp_path, 1, tensors(), {}, keep_last=1).rename(tmp_path / "moved")
+    (tmp_path / "checkpoint-00000001").symlink_to(moved)
+    assert newest(tmp_path).step == 1
+    for step in (2, 3):
+        write(tmp_path, step, tensors(), {}, keep_last=1)
+    assert [path.name for path in found(tmp_path)] == ["checkpoint-00000003"] and read(moved).step == 1
+
+
 def test_nothing_there_is_none(tmp_path):
     """A missing or empty folder has no checkpoint; that is no error here."""
     assert newest(tmp_path / "missing") is None and newest(tmp_path) is None
@@ -90,6 +117,9 @@ DAMAGES = {
     "a list for a state": lambda path: (path / STATE).write_text("[1]"),
     "a folder for a file": lambda path: ((path / TENSORS).unlink(), (path / TENSORS).mkdir()),
     "another run's tensors": lambda path: _exchange(path),
+    "a pipe for the tensors": lambda path: ((path / TENSORS).unlink(), os.mkfifo(path / TENSORS)),
+    "a pipe for the state": lambda path: ((path / STATE).unlink(), os.mkfifo(path / STATE)),
+    "a terabyte of holes": lambda path: os.truncate(path / TENSORS, 2**40),
 }
 
 

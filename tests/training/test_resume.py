@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import random
+import warnings
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from petune.errors import CheckpointError, ConfigError
 from petune.storage import checkpoint as storage
+from petune.storage import sealing
 from petune.training import trainee
 from petune.training.callbacks import Callback
 from petune.training.identity import fingerprint
@@ -196,6 +199,67 @@ def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path):
     with pytest.warns(RuntimeWarning, match=f"{newest.parent.name}/{storage.TENSORS}"):
         resumed = run(tmp_path, resume="auto")
     assert facts(*resumed) == whole
+
+
+@pytest.mark.parametrize("as_folder", [True, False])
+def test_an_earlier_step_gone_on_from_by_hand_keeps_one_whole(tmp_path, as_folder):
+    """keep_last=1 never drops what was just written for the sake of a later checkpoint, damaged as that one is."""
+    whole = facts(*run())
+    with pytest.raises(Killed):
+        run(tmp_path, kill_at=9, every=2, keep_last=2)
+    later = tmp_path / "checkpoint-00000008"
+    (later / storage.TENSORS).write_bytes(b"x")
+    resume = tmp_path if as_folder else tmp_path / "checkpoint-00000006"
+    with warnings.catch_warnings(), pytest.raises(Killed):
+        warnings.simplefilter("ignore", RuntimeWarning)
+        run(tmp_path, resume=resume, kill_at=8, keep_last=1)
+    written = tmp_path / "checkpoint-00000007"
+    assert storage.read(written).step == 7
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        assert facts(*run(tmp_path, resume="auto", keep_last=1)) == whole
+
+
+def resealed(path, change) -> None:
+    """A checkpoint after somebody has changed its state and tensors and made every digest right again."""
+    made = storage.read(path)
+    state, tensors = json.loads(json.dumps(made.state)), dict(made.tensors)
+    change(state, tensors)
+    content = safetensors.torch.save(tensors)
+    (path / storage.TENSORS).write_bytes(content)
+    (path / storage.STATE).write_bytes(sealing.sealed(state.get("step", 0), state, content))
+
+
+FORGED = {
+    "no identity": (lambda s, t: s.pop("identity"), "'identity' is not there"),
+    "no random state": (lambda s, t: s["training"].pop("rng"), r"'training\.rng' is not there"),
+    "random words": (lambda s, t: s["training"]["rng"][0].update(python=[1]), "cannot be put back"),
+    "a step of letters": (lambda s, t: s["identity"].update(processes="x"), r"'identity\.processes'"),
+    "a step beyond the run": (lambda s, t: s.update(step=1000), "'step'"),
+    "a good step beyond it": (lambda s, t: s.update(good_step=99), "'good_step'"),
+    "tokens of letters": (lambda s, t: s.update(tokens=["a", "b", "c"]), "'tokens'"),
+    "a selection of little": (lambda s, t: s.update(selection={"metric": "loss"}), "'selection'"),
+    "no optimizer": (lambda s, t: [t.pop(n) for n in list(t) if n.startswith("optimizer/")], "lacks the tensor 'opt"),
+    "half an optimizer": (lambda s, t: t.pop("optimizer/0/exp_avg"), "lacks the tensor 'optimizer/0/exp_avg'"),
+    "a tensor more": (lambda s, t: t.update(x=torch.ones(1)), "has the tensor 'x'"),
+    "another shape": (lambda s, t: t.update({"learner/norm.bias": torch.ones(3)}), r"'learner/norm\.bias' is .*\(3,\)"),
+    "another type": (lambda s, t: t.update({"rng/0/torch": t["rng/0/torch"].int()}), "'rng/0/torch' is torch.int32"),
+    "NaN": (lambda s, t: t["learner/norm.bias"].fill_(float("nan")), r"'learner/norm\.bias' holds values that are NaN"),
+    "a bad best": (lambda s, t: t["best/norm.bias"].fill_(float("inf")), r"'best/norm\.bias' holds"),
+    "no best": (lambda s, t: [t.pop(n) for n in list(t) if n.startswith("best/")], "lacks the tensor 'best/"),
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_a_forged_checkpoint_is_refused(tmp_path, name):
+    """Whole by its digests, and not what this run can go on with: an error with file and key, nothing silent."""
+    change, words = FORGED[name]
+    with pytest.raises(Killed):
+        run(tmp_path, kill_at=11, every=10)
+    (path,) = storage.found(tmp_path)
+    resealed(path, change)
+    with pytest.raises(CheckpointError, match=f"{path}.*{words}"):
+        run(resume=path)
 
 
 def test_the_history_file_has_each_row_once(tmp_path):
