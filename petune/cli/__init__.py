@@ -1,7 +1,7 @@
 """The command line: the verbs of petune, one file each in `petune/cli/commands/`.
 
 `main` is what `petune` and `python -m petune` run. Exit codes: 0 it went well, 1 the job failed, 2 it was called
-wrongly.
+wrongly (`petune.cli.running`).
 """
 
 from __future__ import annotations

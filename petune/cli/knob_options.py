@@ -83,6 +83,4 @@ def _said(knob: Knob) -> dict[str, Any]:
     """Help and heading; the default is the dataclass's own."""
     default = ",".join(map(str, knob.default)) if isinstance(knob.default, tuple) else knob.default
     shown = f" [default: {default}]" if default not in (None, "", (), {}) else ""
-    # typer reads help as rich's markup: a bracket that is meant must be escaped.
-    text = (knob.help + shown).replace("[", r"\[")
-    return {"help": text, "show_default": False, "rich_help_panel": f"Knobs of {knob.room}"}
+    return {"help": knob.help + shown, "show_default": False, "rich_help_panel": f"Knobs of {knob.room}"}

@@ -20,6 +20,7 @@ from petune.lookup import find, names
 if TYPE_CHECKING:
     from petune import Tuner
 
+_MISSING = {"train": "No training rows were given.", "model": "No backbone was given.", "out": "No folder was given."}
 _NAMED = re.compile(r"(\w+)=|.*has no knob '(\w+)'")
 
 
@@ -46,7 +47,17 @@ class Recipe:
         for key in keys:
             if self.settings[key] is None:
                 option = "the path of the rows" if key == "train" else f"--{key}"
-                raise UsageError(f"There is no {key}.", fix=f"Give {option}, or `{key}: ...` in the file of -c.")
+                raise UsageError(_MISSING[key], fix=f"Give {option}, or `{key}: ...` in the file of -c.")
+
+    def need_place(self) -> None:
+        """Passes when the adapter can be saved where it is to be, before anything is trained for it.
+
+        Raises:
+            UsageError: there is a file in its place.
+        """
+        out = Path(self.settings["out"])
+        if out.exists() and not out.is_dir():
+            raise UsageError(f"--out {out} is a file.", fix="Name a folder, which need not exist.")
 
     def tuner(self) -> Tuner:
         """A fresh tuner."""

@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from petune.cli import commands
+from petune.cli.helping import Command
 from petune.lookup import near
 
 CONTEXT = {"help_option_names": ["-h", "--help"]}
@@ -47,8 +48,8 @@ def build(name: str, words: Sequence[str] | None = None) -> Any:
         from petune.cli.knob_options import with_knobs
 
         function = with_knobs(function, module.knobs(words))
-    app = typer.Typer(add_completion=False, context_settings=CONTEXT)
-    app.command(name)(function)
+    app = typer.Typer(add_completion=False, context_settings=CONTEXT, rich_markup_mode=None)
+    app.command(name, cls=Command)(function)
     return get_command(app)
 
 

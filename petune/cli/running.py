@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -13,8 +14,8 @@ from typer.main import get_command
 
 import petune
 from petune.cli.registry import CONTEXT, Commands
-from petune.cli.usage import UsageError
-from petune.errors import PetuneError
+from petune.cli.spelling import spelt
+from petune.errors import ConfigError, PetuneError
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 VERBOSE = ("-v", "--verbose")
@@ -30,6 +31,7 @@ def run(args: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if args is None else args)
     # Wherever it stands, so that a line that failed can be run again with a -v behind it.
     verbose = any(word in VERBOSE for word in words)
+    before, warnings.showwarning = warnings.showwarning, _warn
     try:
         get_command(_app()).main(args=[word for word in words if word not in VERBOSE], prog_name="petune")
     except SystemExit as leaving:
@@ -44,12 +46,21 @@ def run(args: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         else:
             typer.echo("\n".join(_words(error)), err=True)
-        return MISUSED if isinstance(error, UsageError) else FAILED
+        return MISUSED if isinstance(error, ConfigError) else FAILED
+    finally:
+        warnings.showwarning = before
     return 0
 
 
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    """A warning as a line, without the place in the code that gave it."""
+    typer.echo(f"Warning: {message}", err=True)
+
+
 def _app() -> typer.Typer:
-    app = typer.Typer(cls=Commands, add_completion=False, no_args_is_help=True, context_settings=CONTEXT)
+    app = typer.Typer(
+        cls=Commands, rich_markup_mode=None, add_completion=False, no_args_is_help=True, context_settings=CONTEXT
+    )
     app.callback()(_petune)
     return app
 
@@ -72,7 +83,7 @@ def _petune(
 def _words(error: Exception) -> list[str]:
     """An error as lines: what happened, what was expected, how to fix it."""
     if isinstance(error, PetuneError):
-        return [f"Error: {error.what}", *(part for part in (error.expected, error.fix) if part)]
+        return [f"Error: {spelt(error.what)}", *(spelt(part) for part in (error.expected, error.fix) if part)]
     return [f"Error: {type(error).__name__}: {error}", "petune did not foresee this.", _ISSUES]
 
 

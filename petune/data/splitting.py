@@ -44,7 +44,7 @@ def hold_out(table: Table, fraction: float, seed: int, strata: Sequence[Collecti
         >>> len(train), sorted(row["label"] for row in held.rows)
         (8, ['a', 'b'])
     """
-    check(isinstance(fraction, float) and 0 < fraction < 1, "fraction", fraction, "a number between 0 and 1")
+    check(isinstance(fraction, float) and 0 < fraction < 1, "eval_data", fraction, "rows, or a share between 0 and 1")
     if len(table) < 2:
         raise DataError(
             f"There are too few rows to split: {len(table)} in {table.source}.", expected="At least 2 are needed."

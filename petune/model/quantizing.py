@@ -26,7 +26,7 @@ from petune.errors import BackboneError
 from petune.lookup import unknown
 from petune.methods.base import widths
 from petune.model.families import FAMILIES
-from petune.model.safe_reading import SAFELY, refuse_pickles
+from petune.model.safe_reading import SAFELY, refuse_adapters, refuse_injected, refuse_pickles
 from petune.model.sites import block_list
 
 if TYPE_CHECKING:
@@ -81,8 +81,10 @@ def load(source: str, quantize: str | None) -> tuple[Any, frozenset[str], bool]:
             weights are a pickle.
     """
     refuse_pickles(source)
+    refuse_adapters(source)
     options = {} if quantize is None else _options(source, quantize)
     model, info = AutoModel.from_pretrained(source, output_loading_info=True, **SAFELY, **options)
+    refuse_injected(model, source)
     missing = frozenset(info["missing_keys"]) - (_computed(model) if info["missing_keys"] else frozenset())
     # Of an architecture outside of the table nobody knows the blocks: what turns out to be a head is skipped.
     heads = [path for path, _ in packed(model) if f"{path}.weight" in missing]

@@ -38,7 +38,7 @@ def _hold(folders: Sequence[Path], stack: ExitStack) -> None:
         try:
             make_folder(folder)
         except AdapterFileError as error:
-            raise CheckpointError(error.what, expected="A folder for the run.", fix=error.fix) from error
+            raise CheckpointError(error.what, expected="The run needs a folder of its own.", fix=error.fix) from error
         stack.enter_context(only_writer(folder, CheckpointError))
 
 

@@ -57,17 +57,21 @@ def refuse_other_run(then: Mapping[str, Any], now: Mapping[str, Any], path: Path
         CheckpointError: with one line per difference.
     """
     before, after = _flat({**then, "processes": 0}), _flat({**now, "processes": 0})
-    lines = [
-        f"  {name}: {before.get(name, 'absent')!r} in the checkpoint, {after.get(name, 'absent')!r} now"
-        for name in sorted({*before, *after})
-        if before.get(name, "absent") != after.get(name, "absent")
-    ]
+    names = [name for name in sorted({*before, *after}) if before.get(name, "absent") != after.get(name, "absent")]
+    causes = [name for name in names if not name.startswith("trained.")]
+    lines = [_difference(name, before, after) for name in causes or names]
     if lines:
         raise CheckpointError(
             f"The checkpoint {path} belongs to another run:\n" + "\n".join(lines) + "\n",
             expected=f"Only {', '.join(MAY_CHANGE)} and the number of processes may change on resume.",
             fix="Use the same settings and data, or start afresh in another output_dir.",
         )
+
+
+def _difference(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    if name.endswith(" rows") and name in before and name in after:
+        return f"  {name}: other rows than then, or in another order"
+    return f"  {name}: {before.get(name, 'absent')!r} in the checkpoint, {after.get(name, 'absent')!r} now"
 
 
 def versions() -> dict[str, str]:

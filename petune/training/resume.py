@@ -8,8 +8,10 @@ adapter. There is no DataLoader, so nothing else draws from these generators.
 from __future__ import annotations
 
 import functools
+import os
 import random
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,8 +90,11 @@ def _go_on(run: Run, resume: str | Path | None) -> None:
     config = run.config
     place = Path(str(config.output_dir if resume == "auto" else resume))
     saves = config.save_every is not None
-    checkpoint = common(run.accelerator, lambda: find(resume, config.output_dir, saves=saves), place)
+    heard: list[str] = []
+    look = functools.partial(_noted, heard, lambda: find(resume, config.output_dir, saves=saves))
+    checkpoint = common(run.accelerator, look, place)
     if checkpoint is None:
+        run.notices += heard
         return
     kept = checkpoint.state
     require_form(checkpoint)
@@ -110,7 +115,7 @@ def _go_on(run: Run, resume: str | Path | None) -> None:
     run.good.keep(run.step)
     if best:
         run.good.state, run.good.step = best, kept["good_step"]
-    fresh = [notice for notice in run.notices if notice not in kept["notices"]]
+    fresh = [notice for notice in (*heard, *run.notices) if notice not in kept["notices"]]
     fresh += go_on_in_other_processes(run, kept["identity"]["processes"], len(kept["training"]["rng"]))
     if kept["trunk_cached"] != (run.cache is not None):
         fresh.append("The trunk was cached before the stop or is now, and not both: the last bits may differ.")
@@ -119,6 +124,19 @@ def _go_on(run: Run, resume: str | Path | None) -> None:
     run.notices = [*kept["notices"], *fresh, f"Resumed after step {run.step} from {checkpoint.path.name}."]
     if (then := kept["training"]["versions"]) != versions():
         run.notices.append(f"The checkpoint was written with {then}, now {versions()}: the last bits may differ.")
+
+
+def _noted(heard: list[str], work: Callable[[], Checkpoint | None]) -> Checkpoint | None:
+    """Does some work; what it warns of is added to `heard`, for the report of the run, and warned of as before."""
+    caught: list[warnings.WarningMessage] = []
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            return work()
+    finally:
+        for warning in caught:
+            heard.append(str(warning.message))
+            warnings.warn(warning.message, warning.category, stacklevel=2)
 
 
 def _state(run: Run, training: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,10 +170,14 @@ def find(resume: str | Path | None, output_dir: str | Path | None, *, saves: boo
         CheckpointError: a path without a whole checkpoint; or a run that would mix its own with those of another.
         ConfigError: `"auto"` without `output_dir`.
     """
+    if resume is not None and not (isinstance(resume, str | os.PathLike) and str(resume)):
+        raise ConfigError(f"resume={resume!r} names no checkpoint.", expected="None, 'auto', or a path was expected.")
     if resume == "auto":
         if output_dir is None:
             raise ConfigError("resume='auto' needs a folder to look into.", fix="Pass TrainConfig(output_dir=...).")
         return storage.newest(Path(output_dir), set_aside=True)
+    if resume is not None and not Path(resume).exists():
+        raise _nothing_at(Path(resume))
     elsewhere = resume is None or not Path(resume).resolve().is_relative_to(Path(output_dir or "").resolve())
     if saves and elsewhere and output_dir is not None and (there := storage.found(Path(output_dir))):
         raise CheckpointError(
@@ -169,12 +191,16 @@ def find(resume: str | Path | None, output_dir: str | Path | None, *, saves: boo
     ours = saves and not elsewhere
     checkpoint = storage.read(path) if storage.is_checkpoint(path) else storage.newest(path, set_aside=ours)
     if checkpoint is None:
-        raise CheckpointError(
-            f"There is no checkpoint at {path}.",
-            expected="A checkpoint-00000012 folder, or a folder that holds some.",
-            fix="Check the path, or pass resume='auto'.",
-        )
+        raise _nothing_at(path)
     return checkpoint
+
+
+def _nothing_at(path: Path) -> CheckpointError:
+    return CheckpointError(
+        f"There is no checkpoint at {path}.",
+        expected="A checkpoint-00000012 folder, or a folder that holds some, was expected.",
+        fix="Check the path, or pass resume='auto'.",
+    )
 
 
 def capture_training(

@@ -90,7 +90,7 @@ class Run:
             self.failure = TrainingError(
                 f"{error.what} at step {error.step} of {self.course.total} (learning rate {error.rate:.3g}).{seen}",
                 expected=f"The learner holds its last good state again, that of step {self.good.step}.",
-                fix=f"Lower the learning rate, for example to {self.peak / 3:.1g}, and look for odd rows.",
+                fix=f"Lower the learning rate, for example to {self.trainee.calmer_peak:.1g}, and look for odd rows.",
             )
 
     def close(self, outcome: TrainReport | TrainingError | None = None) -> None:

@@ -62,6 +62,12 @@ class Trainee:
         """The largest learning rate."""
         return self.config.learning_rate or self.learner.method.learning_rate
 
+    @property
+    def calmer_peak(self) -> float:
+        """A learning rate to try next: the method's own where this one is far above it."""
+        usual: float = self.learner.method.learning_rate
+        return usual if self.peak > 3 * usual else self.peak / 3
+
     @functools.cached_property
     def row_digests(self) -> dict[str, str | None]:
         """What the rows are known by; computed once, for every checkpoint carries it and rows do not change."""

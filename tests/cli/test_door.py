@@ -7,13 +7,14 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
 import petune
 from petune.cli import commands, main, registry
-from petune.errors import ConfigError
+from petune.errors import DataError
 
 ROOT = Path(petune.__file__).parent.parent
 LIMIT_SECONDS, RUNS = 0.5, 3
@@ -88,7 +89,10 @@ def _fails(kind: int = 0) -> None:
     """Fails."""
     if kind == 2:
         raise KeyboardInterrupt
-    raise ConfigError("It rains.", expected="Sun.", fix="Take an umbrella.") if not kind else ZeroDivisionError("by 0")
+    if kind == 3:
+        warnings.warn("It is cloudy.", stacklevel=1)
+        return
+    raise DataError("It rains.", expected="Sun.", fix="Take an umbrella.") if not kind else ZeroDivisionError("by 0")
 
 
 @pytest.fixture
@@ -149,3 +153,27 @@ def test_a_command_is_a_file(name: str) -> None:
         "typer",
         "petune",
     }
+
+
+@pytest.mark.parametrize("command", ["fit", "compare", "predict", "demo"])
+def test_help_cuts_no_name_short(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a narrow terminal too: every option stands there in full, under its heading."""
+    monkeypatch.setenv("COLUMNS", "60")
+    assert left(command, "--help") == 0
+    told = capsys.readouterr().out
+    assert "…" not in told and "\nOptions:\n" in told and max(map(len, told.splitlines())) <= 100
+    if command == "fit":
+        assert "\nKnobs of fitting:\n" in told and "--gradient-checkpointing / --no-gradient-checkpointing" in told
+
+
+@pytest.mark.usefixtures("failing")
+def test_warnings_are_lines_without_places_in_the_code(capsys: pytest.CaptureFixture[str]) -> None:
+    """What the library warns of is a line on stderr, and Python's own way of showing warnings is given back."""
+    shown = warnings.showwarning
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert left("fails", "--kind", "3") == 0
+    assert "Warning: It is cloudy.\n" in capsys.readouterr().err
+    assert warnings.showwarning is shown

@@ -54,7 +54,7 @@ def test_the_run_as_a_page(place: Path, capsys: pytest.CaptureFixture[str], monk
     page = Path("runs/page.html").read_text("utf-8")
     assert page.startswith("<!doctype html>") and "paged" in page
     monkeypatch.setattr("petune.report.extra.PACKAGES", ("no_such_package",))
-    assert left(*words, "--out", "runs/unpaged") == 1
+    assert left(*words, "--out", "runs/unpaged") == 2
     assert "no_such_package" in capsys.readouterr().err and not Path("runs/unpaged").exists()
 
 
@@ -68,11 +68,15 @@ def test_every_knob_of_a_method_is_an_option(place: Path, capsys: pytest.Capture
 
 WRONG = [
     (["fit", "--epochs", "many"], 2, ["--epochs", "INTEGER"]),
+    (["fit", "train.csv", "--model", "bert", "--out", "train.csv"], 2, ["train.csv is a file", "Name a folder"]),
+    (["fit", "train.csv", "--model", "bert", "--out", "o", "--eval-data", "1.5"], 2, ["eval_data=1.5"]),
+    (["fit", "train.csv", "--model", "bert", "--out", "o", "--resume", "auto"], 2, ["--output-dir"]),
+    (["fit", "train.csv", "--model", "runs/a", "--out", "o"], 1, ["is an adapter", "--continue-from runs/a"]),
     (["fit", "--epochs", "0"], 2, ["epochs=0", "at least 1"]),
     (["fit", "--rank", "3"], 2, ["--method.rank"]),
     (["fit", "--method", "loar"], 2, ["no method 'loar'", "'lora'"]),
     (["fit", "--method", "prefix", "--method.lenght", "3"], 2, ["--method.length"]),
-    (["fit", "train.csv", "--model", "bert"], 2, ["no out", "--out"]),
+    (["fit", "train.csv", "--model", "bert"], 2, ["No folder", "--out"]),
     (["fit", "trian.csv", "--model", "bert", "--out", "x", "--progress", "off"], 1, ["trian.csv", "'train.csv'"]),
     (["fit", "train.csv", "--model", "brt", "--out", "x"], 1, ["brt"]),
     (["fit", "-c", "none.yaml"], 2, ["none.yaml", "petune init"]),

@@ -93,3 +93,19 @@ def test_every_reading_by_transformers_is_a_safe_one() -> None:
         said = {keyword.arg or ast.unparse(keyword.value): ast.unparse(keyword.value) for keyword in call.keywords}
         safe = said.get("trust_remote_code") == "False" or said.get("use_safetensors") == "True" or "SAFELY" in said
         assert safe, f"{path}:{call.lineno}"
+
+
+def test_an_adapter_is_no_backbone(tmp_path: Path) -> None:
+    """The error names the adapter's own backbone; nothing of the adapter is opened for it."""
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "some/encoder"}')
+    with pytest.raises(BackboneError, match=r"is an adapter.*'some/encoder'.*continue_from"):
+        Tuner(str(tmp_path))
+
+
+@pytest.mark.parametrize("config", ['{"peft_type": "LORA"}', "[" * 100_000, '{"base_model_name_or_path": 5}'])
+def test_an_adapter_beside_the_weights_is_never_put_in(tmp_path: Path, config: str) -> None:
+    """transformers would load it into the frozen weights without a word; whatever its configuration says."""
+    folder = tiny.folder("bert", tmp_path)
+    (folder / "adapter_config.json").write_text(config)
+    with pytest.raises(BackboneError, match="holds an adapter beside the model's weights"):
+        Tuner(str(folder))

@@ -25,7 +25,7 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="A JSON file for every fit and the summary.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the JSON in place of the table.")] = False,
 ) -> None:
-    """Fit several methods on the same rows, in turn, and print a table.
+    """Fit several methods in turn and print a table.
 
     Each has its own learning rate unless --learning-rate is given to all,
     or --METHOD.learning-rate to one. Without --test-data the figure is that

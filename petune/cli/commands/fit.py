@@ -50,6 +50,7 @@ def fit(
         typer.echo(saving.settings_text(recipe), nl=False)
         return
     recipe.need("train", "model", "out")
+    recipe.need_place()
     if report is not None:
         need("--report")  # told now, and not after the run
     tuner = recipe.tuner()

@@ -46,7 +46,12 @@ def told(error: BaseException) -> dict[str, Any]:
     words = "".join(traceback.format_exception(error))
     if isinstance(error, KeyboardInterrupt | SystemExit):  # a signal was answered; it says what was saved
         notes = getattr(error, "__notes__", [])
-        return {"class": None, "what": " ".join([*notes, *([] if notes else [str(error)])]), "traceback": words}
+        what = " ".join([*notes, *([] if notes else [str(error)])])
+        code = getattr(error, "code", None)
+        number = code - 128 if isinstance(code, int) and code > 128 else 0
+        if isinstance(error, KeyboardInterrupt):
+            number = signal.SIGINT
+        return {"class": None, "what": what, "traceback": words, "signal": int(number)}
     return {"class": None, "what": f"{type(error).__name__}: {error}", "traceback": words}
 
 

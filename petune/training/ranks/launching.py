@@ -245,8 +245,10 @@ class Crew:
         if cause["class"] is not None:
             kind: type[PetuneError] = getattr(errors, cause["class"], ProcessError)
             return kind(cause["what"], expected=cause["expected"], fix=cause["fix"])
+        if cause.get("signal"):  # which came to that process alone
+            return ending(cause["signal"], [cause["what"]])
         rank = next(rank for rank, found in told.items() if found is cause)
-        error = ProcessError(f"Rank {rank} of {self.world} stopped: {cause['what']}.", expected="See its traceback.")
+        error = ProcessError(f"Rank {rank} of {self.world} stopped: {cause['what'].rstrip('.')}.")
         error.add_note(cause["traceback"])
         return error
 
