@@ -91,13 +91,12 @@ def _texts(task: Task, table: Table) -> Iterator[tuple[int, str]]:
 
 def _twice(task: Task, table: Table) -> list[str]:
     """Rows that occur before, and rows whose text occurs before with another label."""
-    reads = [name for knob in task.texts_in if (name := getattr(task, knob, None)) is not None]
     learns = getattr(task, task.answers_in)
     seen: dict[Any, dict[Any, int]] = {}
     same: dict[int, int] = {}
     other: dict[int, int] = {}
     for index, row in enumerate(table.rows):
-        text = tuple(_key(row.get(column)) for column in reads)
+        text = tuple(map(_key, task.question(row)))
         answer = _key(row.get(learns), ordered=task.answers_in != "label") if learns else None
         answers = seen.setdefault(text, {})
         if answer in answers:

@@ -22,7 +22,8 @@ class Site(NamedTuple):
     """One place in the backbone where a layer acts: it sees the input of one module and the output of another.
 
     Usually both are the same module. `kind` says how the layer is called there: `"output"` layers get
-    `(x, y)` and return a new `y`; `"attention"` layers get the heads' keys and values and return longer ones.
+    `(x, y)` and return a new `y`; `"attention"` layers get the heads' keys and values and return longer ones;
+    `"rows"` layers act at the table of pieces, and are asked first to hide their own pieces from it.
     """
 
     path: str
@@ -32,7 +33,7 @@ class Site(NamedTuple):
     """The index in the family's ordered list of blocks; -1 outside of any block."""
     input: nn.Module
     output: nn.Module
-    kind: Literal["output", "attention"] = "output"
+    kind: Literal["output", "attention", "rows"] = "output"
     heads: int = 0
     """`H`, the number of key/value heads (attention sites only)."""
     head_size: int = 0

@@ -49,7 +49,7 @@ class Adapter:
         """
         private = method.residence == "private"
         home = copied(backbone) if private else backbone
-        shell = Shell(home, task.auto_class, task.model_config(), private=private)
+        shell = Shell(home, task.auto_class, task.model_config(), private=private, rows=task.own_rows())
         made = cls(name, method, task, shell, body_for(method, shell), facts)
         for module in made.own_modules():
             module.eval()
@@ -81,7 +81,7 @@ class Adapter:
                 made.body.detach()
                 raise
             return made
-        shell = Shell.blank(backbone, task.auto_class, task.model_config())
+        shell = Shell.blank(backbone, task.auto_class, task.model_config(), task.own_rows())
         made = cls(name, method, task, shell, body_for(method, shell, blank=True), facts)
         for module in made.own_modules():
             module.eval()

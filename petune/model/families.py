@@ -16,12 +16,14 @@ class Family:
     Args:
         blocks: paths of the lists of blocks, in the order in which data flows through them.
         roles: role -> module paths inside a block.
+        embeddings: the path of the table in which the pieces of the input are looked up.
         attention: module paths, inside a block, that call transformers' attention registry; empty: they do not.
         shared_blocks: one block's weights serve every layer (ALBERT).
     """
 
     blocks: tuple[str, ...]
     roles: dict[str, tuple[str, ...]]
+    embeddings: str = "embeddings.word_embeddings"
     attention: tuple[str, ...] = ()
     shared_blocks: bool = False
     fused: bool = field(default=False)
@@ -58,6 +60,7 @@ _LLAMA = Family(
         "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
         "self_attn.o_proj", "mlp.gate_proj mlp.up_proj", "mlp.down_proj",
     ),
+    embeddings="embed_tokens",
     attention=("self_attn",),
     packs=True,
     borders=True,
@@ -71,7 +74,7 @@ _SELF_AND_CROSS = _roles(
     "self_attn.q_proj encoder_attn.q_proj", "self_attn.k_proj encoder_attn.k_proj",
     "self_attn.v_proj encoder_attn.v_proj", "self_attn.out_proj encoder_attn.out_proj", "fc1", "fc2",
 )  # fmt: skip
-_BART = Family(("encoder.layers", "decoder.layers"), _SELF_AND_CROSS, attention=("self_attn",))
+_BART = Family(("encoder.layers", "decoder.layers"), _SELF_AND_CROSS, "encoder.embed_tokens", ("self_attn",))
 
 FAMILIES: dict[str, Family] = {
     "bert": _BERT,
@@ -113,6 +116,7 @@ FAMILIES: dict[str, Family] = {
     "modernbert": Family(
         ("layers",),
         _roles("attn.Wqkv", "attn.Wqkv", "attn.Wqkv", "attn.Wo", "mlp.Wi", "mlp.Wo"),
+        embeddings="embeddings.tok_embeddings",
         attention=("attn",),
         fused=True,
         packs=True,
@@ -120,6 +124,7 @@ FAMILIES: dict[str, Family] = {
     "gpt2": Family(
         ("h",),
         _roles("attn.c_attn", "attn.c_attn", "attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"),
+        embeddings="wte",
         attention=("attn",),
         fused=True,
         packs=True,
@@ -128,7 +133,7 @@ FAMILIES: dict[str, Family] = {
     "llama": _LLAMA,
     "qwen2": _LLAMA,
     "qwen3": _LLAMA,
-    "opt": Family(("decoder.layers",), _SELF_AND_CROSS, attention=("self_attn",), packs=True),
+    "opt": Family(("decoder.layers",), _SELF_AND_CROSS, "decoder.embed_tokens", ("self_attn",), packs=True),
     "bart": _BART,
     "marian": _BART,
     "mbart": _BART,
@@ -144,6 +149,7 @@ FAMILIES: dict[str, Family] = {
             "layer.2.DenseReluDense.wi layer.2.DenseReluDense.wi_0 layer.2.DenseReluDense.wi_1",
             "layer.1.DenseReluDense.wo layer.2.DenseReluDense.wo",
         ),
+        embeddings="encoder.embed_tokens",
         attention=("layer.0.SelfAttention",),
     ),
     "vit": _VIT,

@@ -22,6 +22,7 @@ from petune.model.compiled_learning import compiled_learning
 from petune.model.focusing import can_focus, focused
 from petune.model.intercepting import checkpoint_contexts
 from petune.model.modes import modes_kept
+from petune.model.own_rows import OWN_ROWS
 from petune.model.routing import entered
 from petune.model.trimming import trimming
 from petune.model.trunk import States, Trunk, passing, trunk_of
@@ -195,7 +196,8 @@ class Learner(nn.Module):
     def lowest_block(self) -> int | None:
         """The index of the lowest adapted block, 0 where an adapter acts before the blocks; None: it acts nowhere."""
         inside = [f"{path}." for path, _ in self._blocks()]
-        acting = [f"{path}." for path in self.adapter.body.acts_at()]
+        rows = [OWN_ROWS] if OWN_ROWS in self.adapter.shell.overlays else []
+        acting = [f"{path}." for path in (*rows, *self.adapter.body.acts_at())]
         found = (next((i for i, block in enumerate(inside) if path.startswith(block)), 0) for path in acting)
         return min(found, default=None)
 

@@ -10,6 +10,7 @@ from petune.methods.base import Site
 from petune.model import attention
 from petune.model.adapter import Adapter
 from petune.model.backbone import Backbone
+from petune.model.own_rows import OWN_ROWS, rows_site
 from petune.model.taps import Tap
 
 
@@ -60,8 +61,13 @@ class Listening:
 
 def _head_parts(adapter: Adapter) -> list[Site]:
     """Head parts inside the backbone, as sites."""
-    base = adapter.shell.base
-    return [Site(p, "head", -1, base.get_submodule(p), base.get_submodule(p)) for p in adapter.shell.overlays]
+    base, model_type = adapter.shell.base, adapter.shell.backbone.model_type
+    return [
+        rows_site(path, base, model_type)
+        if path == OWN_ROWS
+        else Site(path, "head", -1, base.get_submodule(path), base.get_submodule(path))
+        for path in adapter.shell.overlays
+    ]
 
 
 def _paths(adapter: Adapter) -> list[str]:

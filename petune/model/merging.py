@@ -15,6 +15,7 @@ from petune.model import quantizing
 from petune.model.adapter import Adapter, copied
 from petune.model.bank import Bank
 from petune.model.gate import changing, running
+from petune.model.own_rows import refuse_merge
 from petune.model.probe import difference, replay, tolerance
 from petune.model.shell import Shell
 
@@ -57,7 +58,7 @@ def merge(bank: Bank, adapter: Adapter) -> MergeReceipt:
     Raises:
         MergeError: the method cannot be merged, or the logits differ by more than the tolerance.
     """
-    adapter.body.refuse_merge()  # before anybody waits
+    refuse_merge(adapter)  # before anybody waits
     with changing(bank.backbone.model):
         return _merged(bank, adapter.name)
 
@@ -66,7 +67,7 @@ def _merged(bank: Bank, name: str) -> MergeReceipt:
     """Merges while no call runs."""
     with bank.steady:
         adapter = bank.find(name)
-        adapter.body.refuse_merge()
+        refuse_merge(adapter)
         bank.refuse_while_merged("merge again")
         before = replay(adapter, bank.frame(name))
         bank.merge(name)
@@ -121,7 +122,7 @@ def merged_copy(bank: Bank, adapter: Adapter) -> tuple[PreTrainedModel, MergeRec
     Raises:
         MergeError: as `merge`.
     """
-    adapter.body.refuse_merge()
+    refuse_merge(adapter)
     if adapter.method.residence == "sole":
         return _copy_while_merged(bank, adapter)
     with running(bank.backbone.model):

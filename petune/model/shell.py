@@ -21,6 +21,7 @@ from petune.model.assembling import BARE, OneStack, graft, largest, on_meta
 from petune.model.backbone import Backbone
 from petune.model.families import FAMILIES
 from petune.model.outputs import around, outputs_of
+from petune.model.own_rows import OWN_ROWS, fresh_rows
 from petune.model.supplying import Call, Captured, Supplied, SuppliedStack, supplying
 from petune.model.twins import fill, remembered, twin, with_children
 from petune.tasks._packing import STARTS
@@ -36,16 +37,19 @@ class Shell:
     class is `AutoModel`, whose pooler nobody reads.
     """
 
-    def __init__(self, backbone: Backbone, auto_class: str, config: dict[str, Any], *, private: bool = False) -> None:
+    def __init__(
+        self, backbone: Backbone, auto_class: str, config: dict[str, Any], *, private: bool = False, rows: int = 0
+    ) -> None:
         """Builds the shell; the head's weights are drawn from torch's global generator.
 
         Args:
             auto_class: such as `AutoModelForSequenceClassification`; `AutoModel`: no head.
             config: what the task changes in the configuration.
             private: the backbone is this shell's alone, so head parts inside of it go straight to their place.
+            rows: of its own, beside those of the backbone's pieces (`Task.own_rows`).
 
         Raises:
-            BackboneError: transformers has no such class for this architecture.
+            BackboneError: transformers has no such class for this architecture; or it can have no rows of its own.
         """
         self.backbone = backbone
         self.model = on_meta(backbone, auto_class, config)
@@ -67,9 +71,12 @@ class Shell:
             for path, part in parts.items():
                 own.set_submodule(path, part)
         self.overlays = {} if private else {path: Overlay(part) for path, part in parts.items()}
+        if rows:
+            _refuse_rows(private)
+            self.overlays[OWN_ROWS] = Overlay(fresh_rows(backbone.model, backbone.model_type, rows), sees_output=True)
 
     @classmethod
-    def blank(cls, backbone: Backbone, auto_class: str, config: dict[str, Any]) -> Shell:
+    def blank(cls, backbone: Backbone, auto_class: str, config: dict[str, Any], rows: int = 0) -> Shell:
         """A shell whose head is to be filled with saved weights, from one of its shape that was built before.
 
         Raises:
@@ -77,8 +84,8 @@ class Shell:
         """
         labels = {name: config[name] for name in ("id2label", "label2id") if name in config}
         shape = {name: value for name, value in config.items() if name not in labels}
-        key = (id(backbone.model), auto_class, repr(sorted(shape.items())), str(backbone.device), backbone.dtype)
-        like = remembered(backbone.built, key, lambda: cls(backbone, auto_class, shape))
+        key = (id(backbone.model), auto_class, repr(sorted(shape.items())), rows, str(backbone.device), backbone.dtype)
+        like = remembered(backbone.built, key, lambda: cls(backbone, auto_class, shape, rows=rows))
         made = copy.copy(like)
         made.__dict__.pop("_without_backbone", None)
         made.outside = {name: twin(part) for name, part in like.outside.items()}
@@ -226,16 +233,34 @@ class Shell:
 
 
 class Overlay(AdapterLayer):
-    """A head part inside the backbone, applied in place of the shared module's output."""
+    """A head part inside the backbone, applied in place of the shared module's output.
 
-    def __init__(self, part: nn.Module) -> None:
+    Args:
+        sees_output: the part is given that output too, of which it replaces some.
+    """
+
+    def __init__(self, part: nn.Module, *, sees_output: bool = False) -> None:
         super().__init__()
-        self.part = part
+        self.part, self.sees_output = part, sees_output
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """x what entered the shared module, y what left it -> what leaves the adapter's own part."""
-        own: Tensor = self.part(x)
+        own: Tensor = self.part(x, y) if self.sees_output else self.part(x)
         return own
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """What enters the shared module in place of x, where the part stands for some of it."""
+        kept: Tensor = self.part.hidden(x)  # type: ignore[operator]
+        return kept
+
+
+def _refuse_rows(private: bool) -> None:
+    if private:
+        raise BackboneError(
+            "Full fine-tuning cannot be used for a task with pieces of its own.",
+            expected="It writes a plain transformers model, whose table of pieces has no room for them.",
+            fix="Use 'lora', 'adalora', 'bottleneck', 'prefix' or 'head', whose file holds them.",
+        )
 
 
 def _cast(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -18,6 +18,7 @@ from torch.utils.hooks import RemovableHandle
 from petune.errors import BackboneError
 from petune.methods.base import Site
 from petune.model import opaque
+from petune.model.own_rows import hidden
 from petune.model.routing import current
 
 
@@ -38,7 +39,8 @@ class Tap:
 
     def __init__(self, owner: object, site: Site) -> None:
         self.owner, self.path = owner, site.path
-        self.apart = site.input is not site.output
+        self.apart = site.input is not site.output or site.kind == "rows"
+        self.hides = site.kind == "rows"
         self._number, self._passing = opaque.numbered(self), local()
         self.handles: list[RemovableHandle] = []
         self.learning: nn.Module | None = None
@@ -65,16 +67,20 @@ class Tap:
         self.__dict__.update(state)
         self._number, self._passing = opaque.numbered(self), local()
 
-    def note(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
-        """Keeps x for `act`, when input and output belong to two modules."""
+    def note(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Any:
+        """Keeps x for `act`, when input and output belong to two modules; or when it must not reach the module as it
+        is, because pieces in it stand for rows of an adapter's own."""
         if torch.compiler.is_compiling():
             # What the tracer sees stored here it hands on inside the graph.
             self._passing.x = _first(args, kwargs or {})
-            return
+            return None
         frame = current(self.owner)
         if frame is not None and kwargs is not None:
             # By thread: tasks that run at once under a copied context share the frame that they were started in.
-            frame.seen[self.path, get_ident()] = _first(args, kwargs)
+            x = frame.seen[self.path, get_ident()] = _first(args, kwargs)
+            if self.hides and frame.active:
+                return _with_first(args, kwargs, hidden(frame, self.path, x))
+        return None
 
     def act(self, module: nn.Module, args: tuple[Any, ...], kwargs: Any, output: Tensor | None = None) -> Any:
         """Replaces the module's output where an adapter of this call acts here.
@@ -156,6 +162,11 @@ def _hooked(model: nn.Module) -> list[tuple[dict[int, Any], dict[int, bool], int
         for key, hook in hooks.items()
         if isinstance(tap := getattr(hook, "__self__", None), Tap)
     ]
+
+
+def _with_first(args: tuple[Any, ...], kwargs: dict[str, Any], x: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The module's arguments with another input."""
+    return ((x, *args[1:]), kwargs) if args else ((), {**kwargs, next(iter(kwargs)): x})
 
 
 def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

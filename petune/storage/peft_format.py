@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from petune.model.own_rows import OWN_ROWS
 from petune.storage import layout, rotary
 from petune.storage.peft_reading import TASKS, WRITING, from_peft
 from petune.storage.stored import Stored
@@ -28,6 +29,8 @@ def why_no_peft_config(stored: Stored) -> str | None:
         >>> why_no_peft_config(Stored({"method": {"name": "bottleneck", "knobs": {}}}))
         "peft has no method that computes what 'bottleneck' computes."
     """
+    if any(name.rpartition(".")[0].endswith(OWN_ROWS) for name in stored.head):
+        return "The adapter holds rows for pieces of its own, and peft keeps a resized table of pieces instead."
     if stored.method == "lora" and not any(tensors["lora_A"].numel() for tensors in stored.layers.values()):
         return "Every site has rank 0, so there is no module for peft to change."
     if stored.method == "prefix":

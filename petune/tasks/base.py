@@ -28,6 +28,9 @@ Reads = Literal["tokenizer", "image_processor", "feature_extractor", "processor"
 
 IGNORE = -100
 """The label of positions that carry none; the loss and the metrics skip them."""
+MARKERS = -1001
+"""The piece that stands for the first of a task's own rows (`Task.own_rows`); the next ones count down. No vocabulary
+has negative pieces, so no backbone is resized for them."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,17 @@ class Task(ABC):
     @abstractmethod
     def model_config(self) -> dict[str, Any]:
         """What the shell's configuration needs: `num_labels`, `id2label`, `label2id`, `problem_type`."""
+
+    def own_rows(self) -> int:
+        """How many pieces of its own (markers) it puts into its examples, which its adapters hold rows for.
+
+        The first is the piece `MARKERS`, the next ones count down.
+        """
+        return 0
+
+    def question(self, row: Mapping[str, Any]) -> tuple[Any, ...]:
+        """What a row of the training data asks: rows that ask the same and are answered differently are told of."""
+        return tuple(row.get(name) for knob in self.texts_in if (name := getattr(self, knob, None)) is not None)
 
     @abstractmethod
     def encode(self, table: Table, tokenizer: Any, *, longest: int, labelled: bool) -> Encoded:
@@ -208,8 +222,8 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def default_metrics(self) -> tuple[str, ...]:
-        """Names of the metrics computed by `evaluate`; see `petune.metrics`."""
+    def default_metrics(self) -> tuple[Any, ...]:
+        """The metrics computed by `evaluate`, mostly names; see `petune.metrics`."""
 
     def of_loss(self, loss: float) -> dict[str, float]:
         """What else `evaluate` tells of the mean loss, under other names."""

@@ -108,6 +108,8 @@ class Subject(NamedTuple):
 def hidden(bank: Bank, inputs: dict[str, Tensor]) -> Tensor:
     """The bare backbone's last hidden state; sequence-to-sequence models read the batch on both sides."""
     known = {key: value for key, value in inputs.items() if key in READ}
+    if "input_ids" in known:
+        known["input_ids"] = known["input_ids"].clamp_min(0)  # pieces of an adapter's own are unknown to it
     if bank.backbone.model_type == "whisper":
         known["decoder_input_ids"] = inputs.get("decoder_labels", torch.ones(1, 1)).long().clamp(min=0).expand(5, -1)
     if bank.backbone.model_type in ("t5", "marian"):

@@ -9,6 +9,7 @@ A file has
 and where the usual does not hold
 
     METHODS         the methods that make sense; all
+    OWN_PIECES      whether its batches hold pieces that its adapters alone know: no bare run, no merge; False
     asked(row)      what `predict` is asked of a row; its first value
     real(logits, inputs)    the logits that mean something; all of them, (B, ...) in the order of the batch
     reads(family)   what makes its rows into tensors; the family's tokenizer
@@ -40,6 +41,7 @@ class Kind(NamedTuple):
     asked: Callable[[dict[str, Any]], Any]
     real: Callable[[Tensor, dict[str, Tensor]], Tensor]
     reads: Callable[[str], Any]
+    own_pieces: bool
 
 
 def _first(row: dict[str, Any]) -> Any:
@@ -59,7 +61,8 @@ def _read(name: str) -> Kind:
     file = importlib.import_module(f"tests.kinds.{name}")
     get = vars(file).get
     methods, real, reads = get("METHODS", METHODS), get("real", _all), get("reads", tiny.tokenizer)
-    return Kind(name, file.FAMILIES, methods, file.task, file.rows, get("asked", _first), real, reads)
+    own = get("OWN_PIECES", False)
+    return Kind(name, file.FAMILIES, methods, file.task, file.rows, get("asked", _first), real, reads, own)
 
 
 KINDS = {path.stem: _read(path.stem) for path in sorted(Path(__file__).parent.glob("[a-z]*.py"))}
