@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from petune.tasks.instruction import Instruction as Instruction
     from petune.tasks.multiple_choice import MultipleChoice as MultipleChoice
     from petune.tasks.question_answering import QuestionAnswering as QuestionAnswering
+    from petune.tasks.prompt_classification import PromptClassification as PromptClassification
     from petune.tasks.relation_extraction import RelationExtraction as RelationExtraction
     from petune.tasks.seq2seq_lm import Seq2SeqLM as Seq2SeqLM
     from petune.tasks.sequence_classification import SequenceClassification as SequenceClassification
@@ -68,6 +69,7 @@ _HOMES = {
     "PetuneError": "petune.errors",
     "Prefix": "petune.methods.prefix",
     "QuestionAnswering": "petune.tasks.question_answering",
+    "PromptClassification": "petune.tasks.prompt_classification",
     "RelationExtraction": "petune.tasks.relation_extraction",
     "Seq2SeqLM": "petune.tasks.seq2seq_lm",
     "SequenceClassification": "petune.tasks.sequence_classification",

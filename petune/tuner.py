@@ -26,6 +26,7 @@ from petune.training.fitting import Fitted, fit, plan, reside
 from petune.training.plan import Plan
 from petune.training.report import EvalReport, TrainReport
 from petune.training.starting import start_from
+from petune.training.untrained import untrained
 from petune.training.using import Work, made
 
 BATCH = 32
@@ -70,8 +71,6 @@ class Tuner:
         self._receipt: MergeReceipt | None = None
         self._said: set[str] = set()
 
-    # -- learning ---------------------------------------------------------------------------------------------------
-
     def fit(
         self, train: Any, eval_data: Any = None, config: TrainConfig | None = None, *, resume: str | Path | None = None,
         continue_from: str | Path | Tuner | None = None, callbacks: Sequence[Any] = (), processes: int | None = None,
@@ -101,13 +100,20 @@ class Tuner:
         )  # fmt: skip
         return self
 
+    def zero_shot(self, data: Any = None) -> Tuner:
+        """An adapter that has learnt nothing, for tasks that the backbone answers; rows may tell columns and labels.
+
+        Raises:
+            ConfigError: a head that must learn, or a method whose fresh adapter changes the answers.
+        """
+        self._keep(untrained(self._bank, self.name, self.task, self.method, data))
+        return self
+
     def _keep(self, fitted: Fitted | None) -> None:
         self._adapter: Adapter | None = fitted.adapter if fitted else None
         self._report: TrainReport | None = fitted.report if fitted else None
         self._given = fitted.given if fitted else None
         self._history: list[dict[str, Any]] = list(self._report.history) if self._report else []
-
-    # -- using ------------------------------------------------------------------------------------------------------
 
     @property
     def adapter(self) -> Adapter:
@@ -179,8 +185,6 @@ class Tuner:
     def _work(self) -> Work:
         return Work(self._bank, self.adapter, self.tokenizer, self._said)
 
-    # -- resting ----------------------------------------------------------------------------------------------------
-
     def save(self, folder: str | Path) -> Path:
         """Writes the adapter folder (for `full`: a plain transformers folder) and returns its path.
 
@@ -235,8 +239,6 @@ class Tuner:
             ConfigError: a repository id that is none.
         """
         return shelf.push(self.save, repo_id, private=private, dry_run=dry_run, token=token)
-
-    # -- looking and merging ----------------------------------------------------------------------------------------
 
     def plan(self, data: Any = None, config: TrainConfig | None = None, *, timed: bool = True) -> Plan:
         """What a fit would do: sites, trainable share, memory; with rows, if `timed`: seconds, by three real steps."""

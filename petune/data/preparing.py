@@ -78,6 +78,9 @@ def prepare(
         held = read(eval_data, part="validation", plain=task.plain)
     given = task
     if learn and labelled:
+        whole = len(table)
+        table = task.sample(table, seed)
+        notices += [f"{len(table)} of {whole} rows were drawn (seed {seed})."] if len(table) < whole else []
         task = task.learn(table)
         notices += task.chosen(given)
     longest = positions or UNLIMITED

@@ -105,10 +105,11 @@ def _weight(
 
 
 def _filled(child: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
-    """The module on meta with these weights in their places."""
-    for key, weight in weights.items():
+    """The module on meta with these weights in their places; a bias of BERT's kind of head has two of them."""
+    own = {id(child.get_parameter(key)): weight for key, weight in weights.items()}
+    for key, meta in list(child.named_parameters(remove_duplicate=False)):
         path, _, short = key.rpartition(".")
-        child.get_submodule(path)._parameters[short] = weight  # type: ignore[assignment]
+        child.get_submodule(path)._parameters[short] = own[id(meta)]  # type: ignore[assignment]
     return child
 
 

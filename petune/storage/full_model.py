@@ -55,18 +55,28 @@ def read_full(folder: Path) -> tuple[Backbone, Adapter]:
     base, known = base_of(model), backbone.model.state_dict().keys()
     # An encoder alone (Whisper's classifier) has its head beside its layers.
     inner = {name: tensor for name, tensor in base.state_dict().items() if base is not model or name in known}
+    shared = {id(p) for name, p in base.named_parameters() if name in inner}
     prefix = f"{model.base_model_prefix}."
-    # Without those that are another name of a weight in the base model: a tied lm_head.
-    outer = {
-        name: p.detach() for name, p in model.named_parameters() if name not in inner and not name.startswith(prefix)
+    outside = {
+        name: p
+        for name, p in model.named_parameters(remove_duplicate=False)
+        if name not in inner and not name.startswith(prefix)
     }
+    # Without the parts that are another name of weights in the base model: a tied lm_head.
+    parts = {name.partition(".")[0] for name, p in outside.items() if id(p) not in shared}
+    once: dict[tuple[str, int], str] = {}
+    for name, p in outside.items():
+        once.setdefault((name.partition(".")[0], id(p)), name)
+    outer = {name: outside[name].detach() for (part, _), name in once.items() if part in parts}
     adapter = unpack(Stored(manifest, {"": inner}, outer), backbone)
     adapter.facts["notices"] = []
     return adapter.shell.backbone, adapter
 
 
 def _task_class(stored: Stored) -> str:
-    return str(find("tasks", stored.manifest["task"]["name"]).auto_class)
+    said = stored.manifest
+    task = find("tasks", said["task"]["name"])(**{**said["task"]["knobs"], "labels": tuple(said["labels"])})
+    return str(task.auto_class)
 
 
 __all__ = ["is_full_model", "read_full", "write_full"]

@@ -89,3 +89,17 @@ class OneLabelTask(Task):
     def references(self, examples: Sequence[Example]) -> list[Any]:
         """The true labels."""
         return [self.labels[example["labels"]] for example in examples]
+
+
+def at_places(every: Tensor, at: Tensor, length: int) -> Tensor:
+    """(B, T, N) at one place a row, (B,) -> (B, N).
+
+    Args:
+        length: T of the batch.
+
+    Raises:
+        IndexError: fewer places than that, as of a last block that computed the first one alone.
+    """
+    if every.shape[1] != length:
+        raise IndexError(f"{length} places were expected, there are {every.shape[1]}")
+    return every.gather(1, at[:, None, None].expand(-1, 1, every.shape[-1])).squeeze(1)

@@ -103,12 +103,12 @@ def spaced(rows: list[list[str]], tokenizer: Any) -> list[list[str]]:
     a word that begins a text; given ready-made words they see each as a beginning. Their `add_prefix_space=True` is
     the usual remedy, but the generic fast tokenizer class drops it without a word; a space of our own works for all.
     """
-    if not _lacks_space(tokenizer):
+    if not lacks_space(tokenizer):
         return rows
     return [[f" {word}" if word.strip() and not word[0].isspace() else word for word in words] for words in rows]
 
 
-def _lacks_space(tokenizer: Any) -> bool:
+def lacks_space(tokenizer: Any) -> bool:
     """Whether ready-made words come out as in running text only with a space in front, by trying it."""
 
     def ids(text: Any) -> list[int]:

@@ -112,6 +112,22 @@ class Task(ABC):
             DataError: no rows, no such column, a single class, labels of no known kind.
         """
 
+    def sample(self, table: Table, seed: int) -> Table:
+        """The training rows to learn from, of those that were given; all of them, unless a task is for few."""
+        return table
+
+    def ready(self) -> Self:
+        """A copy that answers without having seen a row (`Tuner.zero_shot`).
+
+        Raises:
+            ConfigError: for a task that learns its columns or labels from rows.
+        """
+        raise ConfigError(
+            f"{type(self).__name__} learns its columns or labels from rows.",
+            expected="Only labels that are told by words need none.",
+            fix="Pass rows: zero_shot(rows).",
+        )
+
     def chosen(self, given: Task) -> list[str]:
         """What `learn` filled in beyond the `given` task (columns, kind of problem, labels), as sentences to print."""
         return []

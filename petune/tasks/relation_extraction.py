@@ -15,8 +15,8 @@ from petune.lookup import find, near
 from petune.tasks._columns import LABEL, TEXT, TOKENS, Names, columns_found, find_column, named_column, some_rows
 from petune.tasks._labels import ordered
 from petune.tasks._marking import Markers, marked, read
-from petune.tasks._one_label import OneLabelTask
 from petune.tasks._entities import Relation, relation_of, span_columns
+from petune.tasks._one_label import OneLabelTask, at_places
 from petune.tasks._texts import need_fast, need_pad_token, piece_limit, rows_of
 from petune.tasks.base import MARKERS, Encoded, Example, Table, Task
 
@@ -228,8 +228,8 @@ class RelationExtraction(OneLabelTask):
             there = (inputs["input_ids"] <= first) & (inputs["input_ids"] > first - kinds)
             order = torch.arange(there.shape[1], device=there.device)
             scores = there.long() * (order + 1 if self.read_at == "end" else there.shape[1] - order)
-            at = scores.argmax(1)[:, None, None].expand(-1, 1, every.shape[-1])
-            found.append(every.gather(1, at).squeeze(1)[:, side * size : (side + 1) * size])
+            there = at_places(every, scores.argmax(1), scores.shape[1])
+            found.append(there[:, side * size : (side + 1) * size])
         return found[0] + found[1]
 
     def default_metrics(self) -> tuple[Any, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from petune import AdaptedModel, TrainConfig, Tuner
+from petune import AdaptedModel, TrainConfig
 from petune.data.sources import read
 from petune.errors import BackboneError, ConfigError, DataError, MergeError
 from petune.model.learner import Learner
@@ -85,7 +85,7 @@ def test_a_long_text_keeps_the_part_around_its_entities() -> None:
     assert "2 of 2 rows were longer than 16 pieces" in encoded.notices[0]
     found = pieces(row, max_length=16)
     assert {"E1", "/E1", "E2", "/E2", "anna", "oslo"} <= set(found)
-    assert found[0] == "[CLS]" and found[-1] == "[SEP]" and "old" in found and "the" in found  # noqa: PT018
+    assert found[0] == "[CLS]" and found[-1] == "[SEP]" and "old" in found and "the" in found
 
 
 def test_types_have_markers_of_their_own() -> None:
