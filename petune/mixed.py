@@ -134,7 +134,7 @@ def _prepared(
     for adapter, rows in places.items():
         table = _some(adapter.task, texts, rows)
         tokenizer, backbone = residents.tokenizer(adapter), residents.bank.backbone
-        positions, vocabulary = backbone.positions, backbone.vocabulary
+        positions, vocabulary = backbone.positions_for(adapter.method), backbone.vocabulary
         made = prepare(adapter.task, table, None, tokenizer, positions, 0, vocabulary=vocabulary, labelled=False)
         tell(made.warnings, residents.told(adapter))
         examples += [(adapter, example) for example in made.train]

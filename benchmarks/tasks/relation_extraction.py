@@ -1,8 +1,8 @@
 """Relations between two names, in sentences made from templates: synthetic.
 
-The names are those of CoNLL-2003 (persons, organisations, places), each part's own: no name of the test part was seen in
+The names are those of CoNLL-2003 (persons, organisations, places); no name of the test part was seen in
 training. Each relation has six templates, four for training and two for the test, so that wording is new as well.
-A third of the pairs are in no relation, a sixth have head and tail the other way round.
+Half of the templates tell no relation, and a sixth of the pairs have head and tail the other way round.
 """
 
 from __future__ import annotations

@@ -173,6 +173,10 @@ class Method(ABC):
     def roles(self) -> tuple[str, ...]:
         """The roles in the architecture table where this method acts, such as `("query", "value")`."""
 
+    def positions(self) -> int:
+        """How many positions of each row its adapters take (soft prompts)."""
+        return 0
+
     def named_sites(self) -> tuple[str, ...]:
         """Site paths that knobs speak of; one that is no site of this method is refused, not passed over."""
         return ()

@@ -177,6 +177,10 @@ class Backbone:
         offset = (config.pad_token_id or 0) + 1 if self.model_type in ("roberta", "xlm-roberta", "mpnet") else 0
         return int(limit) - offset if limit else None
 
+    def positions_for(self, method: Method) -> int | None:
+        """The longest input in pieces beside what adapters of a method take."""
+        return None if self.positions is None else self.positions - method.positions()
+
     def named_tensors(self) -> list[tuple[str, torch.Tensor]]:
         """Every weight that the checkpoint holds, by its name in the base model; head parts are left out."""
         named = [(name, p.detach()) for name, p in self.model.named_parameters() if name not in self.missing]

@@ -16,6 +16,7 @@ from petune.errors import AdapterError, MergeError
 from petune.methods.base import AdapterLayer, Method, Site
 from petune.model import quantizing
 from petune.model.gate import changing
+from petune.model.prompting import refuse_prompt
 from petune.model.shell import Shell
 from petune.model.twins import fill, remembered, twin
 
@@ -242,6 +243,7 @@ def body_for(method: Method, shell: Shell, *, blank: bool = False) -> Body:
     """
     if shell.backbone.quantized:
         shell.backbone.check(method)
+    refuse_prompt(method, shell)
     if method.residence == "private":
         return Private(shell.base)
     refuse_replaced(shell.backbone.model)

@@ -24,6 +24,7 @@ from petune.model.backbone import Backbone
 from petune.model.bank import Bank
 from petune.model.decoding import PASSED_ON, settings, told
 from petune.model.gate import running
+from petune.model.prompting import Streamed, lengthened
 from petune.model.routing import Frame, entered
 from petune.model.shell import Shell
 from petune.model.twins import with_children
@@ -120,7 +121,12 @@ def write(
     rows = len(given[shell.model.main_input_name])
     _refuse_other_route(frame, rows)
     config = settings(shell, options, rows)
-    pads = _pads(shell, given)
+    pads, asked = _pads(shell, given), given
+    longer = lengthened(frame, shell, given, writes=not shell.model.config.is_encoder_decoder)
+    if longer is not None:
+        given = dict(longer.inputs)
+        # What processors are to pass over: a row's prompt stands before its text, as its padding does.
+        pads = pads if longer.decodes else [pad + max(longer.lengths) for pad in pads]
     _refuse_too_long(shell, given, config)
     times = max(config.num_beams or 1, config.num_return_sequences or 1)
     wide = None if frame is None else frame.expanded(times)
@@ -130,6 +136,8 @@ def write(
     )
     model = _twin(shell, config, own, wide)
     more = {name: options[name] for name in PASSED_ON if name in options}
+    if longer is not None and "streamer" in more:
+        more["streamer"] = Streamed(more["streamer"], asked["input_ids"])
     with told(), torch.no_grad():
         if model.config.is_encoder_decoder:
             with entered(None if frame is None else frame.fresh()):
@@ -137,9 +145,11 @@ def write(
             if "input_ids" not in given and "attention_mask" in shell.takes:  # of sounds: all states are heard
                 states: Tensor = given["encoder_outputs"][0]
                 given["attention_mask"] = torch.ones(states.shape[:2], dtype=torch.long, device=states.device)
+            given |= {"input_ids": asked["input_ids"]} if longer is not None else {}
         with entered(wide):
             # Whisper's own would cut long sounds into windows; here all rows are of one.
-            return GenerationMixin.generate(model, **given, **more)  # type: ignore[arg-type]
+            made = GenerationMixin.generate(model, **given, **more)  # type: ignore[arg-type]
+    return made if longer is None else longer.unprompted(made, asked["input_ids"])
 
 
 def _encoded(model: PreTrainedModel, given: Mapping[str, Any]) -> Any:

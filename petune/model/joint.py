@@ -126,8 +126,8 @@ def _one_forward(bank: Bank, parts: Sequence[Part]) -> list[Answer]:
     batch, length = size_of(inputs)
     everyone = torch.arange(batch, device=next(iter(inputs.values())).device)
     groups = tuple(Group(part.adapter, rows) for part, rows in zip(parts, everyone.split(sizes), strict=True))
-    with entered(InOrder(bank, groups, sizes)):
-        output = backbone_output(bank, parts[0].adapter, inputs)
+    with entered(InOrder(bank, groups, sizes)) as frame:
+        output = backbone_output(bank, parts[0].adapter, inputs, frame)
     made = []
     for (count, own), (adapter, rows) in zip(shapes, groups, strict=True):
         assert rows is not None

@@ -23,6 +23,7 @@ from petune.model.focusing import can_focus, focused
 from petune.model.intercepting import checkpoint_contexts
 from petune.model.modes import modes_kept
 from petune.model.own_rows import OWN_ROWS
+from petune.model.prompting import lengthened
 from petune.model.routing import entered
 from petune.model.trimming import trimming
 from petune.model.trunk import States, Trunk, passing, trunk_of
@@ -86,17 +87,19 @@ class Learner(nn.Module):
         bank, adapter = self.__dict__["bank"], self.__dict__["adapter"]
         # A private copy has no resident; anything else must be one, or its layers would be passed over silently.
         frame = bank.frame(adapter.name) if adapter.method.residence != "private" else None
+        longer = lengthened(frame, adapter.shell, inputs)
+        given = inputs if longer is None else longer.inputs
         with (
             entered(frame),
             passing(self.trunk, trunk_states),
-            leaving_out(self, inputs, host_mask),
+            leaving_out(self, given, host_mask if longer is None else None),
             trimming(self.trims),
         ):
-            model = adapter.shell.model if at is None else focused(adapter.shell.model, at)
-            output = model(**adapter.shell.inputs(inputs))
             if at is not None:
-                return output.logits[0]  # type: ignore[no-any-return]
-            return adapter.task.logits(output, inputs)
+                model = focused(adapter.shell.model, at if longer is None or longer.decodes else longer.moved(at))
+                return model(**adapter.shell.inputs(given)).logits[0]  # type: ignore[no-any-return]
+            output = adapter.shell.model(**adapter.shell.inputs(given))
+            return adapter.task.logits(output if longer is None else longer.restored(output), inputs)
 
     @property
     def can_focus(self) -> bool:

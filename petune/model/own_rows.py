@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 OWN_ROWS = "own_rows"
 """The path at which a task's rows act."""
+SOFT_PROMPT = "soft_prompt"
+"""The path at which a method's do."""
 
 
 def table_of(base: nn.Module, model_type: str) -> nn.Embedding:
@@ -32,6 +34,8 @@ def table_of(base: nn.Module, model_type: str) -> nn.Embedding:
     """
     family = FAMILIES.get(model_type)
     try:
+        if base.main_input_name != "input_ids":  # a decoder's table alone is no help
+            raise AttributeError
         if family is not None:
             return cast(nn.Embedding, base.get_submodule(family.embeddings))
         found = base.get_input_embeddings()  # type: ignore[operator]

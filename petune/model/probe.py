@@ -13,6 +13,7 @@ from torch import Tensor
 from petune.model.adapter import Adapter
 from petune.model.backbone import Backbone
 from petune.model.modes import evaluating
+from petune.model.prompting import lengthened
 from petune.model.routing import Frame, entered
 
 ROWS, PIECES, SEED = 2, 12, 20240607
@@ -64,7 +65,9 @@ def replay(adapter: Adapter, frame: Frame | None) -> Tensor:
     shell = adapter.shell
     with evaluating(*adapter.modules()), entered(frame):
         inputs = probe_inputs(shell.backbone)
-        logits = adapter.task.logits(shell.model(**shell.inputs(inputs)), inputs)
+        longer = lengthened(frame, shell, inputs)
+        output = shell.model(**shell.inputs(inputs if longer is None else longer.inputs))
+        logits = adapter.task.logits(output if longer is None else longer.restored(output), inputs)
     return logits.float().cpu()
 
 

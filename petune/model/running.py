@@ -14,6 +14,7 @@ from petune.model.adapter import Adapter
 from petune.model.bank import Bank
 from petune.model.gate import running
 from petune.model.heads import head_logits, head_of
+from petune.model.prompting import lengthened
 from petune.model.routing import Frame, Group, entered
 
 
@@ -51,7 +52,11 @@ def run(bank: Bank, frame: Frame, inputs: Mapping[str, Any]) -> Any:
             shell = bank.find(frame.merged).shell
         else:
             return bank.backbone.model(**inputs)
-        return shell.model(**shell.inputs(inputs))
+        longer = lengthened(frame, shell, inputs)
+        if longer is None:
+            return shell.model(**shell.inputs(inputs))
+        _refuse_too_long(bank, longer.inputs)
+        return longer.restored(shell.model(**shell.inputs(longer.inputs)))
 
 
 def _refuse_too_long(bank: Bank, inputs: Mapping[str, Any]) -> None:
@@ -74,8 +79,8 @@ def _run_rows(bank: Bank, frame: Frame, inputs: Mapping[str, Any]) -> RoutedOutp
     logits: list[Any] = [None] * (frame.batch or 0)
     for groups in kinds:
         # Rows that another kind of backbone call serves see the bare backbone in this one.
-        with entered(frame.only(groups) if len(kinds) > 1 else frame):
-            output = backbone_output(bank, groups[0].adapter, inputs)
+        with entered(frame.only(groups) if len(kinds) > 1 else frame) as acting:
+            output = backbone_output(bank, groups[0].adapter, inputs, acting)
         by_row = frame.tokens is None
         found = head_logits(groups, output, inputs, batch) if by_row else _by_token(groups, output, inputs)
         for rows, answers in found:
@@ -109,11 +114,19 @@ def _by_backbone(groups: tuple[Group, ...]) -> list[list[Group]]:
     return list(kinds.values())
 
 
-def backbone_output(bank: Bank, adapter: Adapter, inputs: Mapping[str, Any]) -> Any:
-    """Runs the backbone on the whole batch, called just as the adapter's shell would call it."""
+def backbone_output(bank: Bank, adapter: Adapter, inputs: Mapping[str, Any], frame: Frame) -> Any:
+    """Runs the backbone on the whole batch, called just as the adapter's shell would call it.
+
+    Args:
+        frame: the running call's, whose adapters may put prompts before their rows.
+    """
     shell = adapter.shell
+    longer = lengthened(frame, shell, inputs)
+    if longer is not None:
+        _refuse_too_long(bank, longer.inputs)
     with entered(None):
-        call = shell.call(inputs)
+        call = shell.call(inputs if longer is None else longer.inputs)
     shared = bank.backbone.model
     base = shared if type(shared) is type(shell.base) else shell.base
-    return base(*call.args, **call.kwargs)
+    output = base(*call.args, **call.kwargs)
+    return output if longer is None else longer.restored(output)

@@ -10,6 +10,7 @@ from petune.errors import BackboneError, ConfigError
 from petune.lookup import unknown
 from petune.methods.base import Method, Site, widths
 from petune.model.families import FAMILIES, Family
+from petune.model.own_rows import SOFT_PROMPT, rows_site
 
 
 def find_sites(base: nn.Module, model_type: str, method: Method) -> list[Site]:
@@ -39,6 +40,8 @@ def _wanted(base: nn.Module, model_type: str, method: Method) -> list[Site]:
         return _named(base, family, method)
     if not method.roles():
         return []
+    if method.roles() == ("embeddings",):
+        return [rows_site(SOFT_PROMPT, base, model_type)]
     if family is None:
         raise BackboneError(
             f"The architecture {model_type!r} is not in petune's table.",

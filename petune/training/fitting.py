@@ -77,8 +77,8 @@ def fit(
     refuse_trackers(config)
     given = Given(start.task if start else task, train, eval_data, config)
     data = prepare(
-        given.task, train, eval_data, tokenizer, backbone.positions, config.seed,
-        vocabulary=backbone.vocabulary,
+        given.task, train, eval_data, tokenizer, backbone.positions_for(start.method if start else method),
+        config.seed, vocabulary=backbone.vocabulary,
     )  # fmt: skip
     data.notices.extend(start.notices(method) if start else [])
     if config.progress != "off":
@@ -131,7 +131,7 @@ def plan(
     backbone = bank.backbone
     if data is None:
         return make_plan(backbone, method, task, config)
-    positions, vocabulary = backbone.positions, backbone.vocabulary
+    positions, vocabulary = backbone.positions_for(method), backbone.vocabulary
     prepared = prepare(task, data, None, tokenizer, positions, config.seed, vocabulary=vocabulary)
     return make_plan(backbone, method, prepared.task, config, prepared.train, tokenizer, timed=timed)
 

@@ -108,7 +108,7 @@ def _prepared(fits: Sequence[Fit]) -> list[Prepared]:
     for one in fits:
         twin = next((data for other, data in zip(fits, made, strict=False) if _same_data(one, other)), None)
         own = twin or prepare(
-            _task(one), one.train, one.eval_data, one.tokenizer, one.backbone.positions, one.config.seed,
+            _task(one), one.train, one.eval_data, one.tokenizer, one.backbone.positions_for(one.method), one.config.seed,
             vocabulary=one.backbone.vocabulary,
         )  # fmt: skip
         made.append(own)
@@ -128,6 +128,7 @@ def _same_data(one: Fit, other: Fit) -> bool:
         and one.tokenizer is other.tokenizer
         and _task(one) == _task(other)
         and one.config.seed == other.config.seed
+        and one.method.positions() == other.method.positions()
     )
 
 

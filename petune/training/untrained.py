@@ -38,7 +38,7 @@ def untrained(bank: Bank, name: str, task: Task, method: Method, data: Any) -> F
     adapter = Adapter.make(bank.backbone, name, method, ready)
     if adapter.head():
         raise ConfigError(
-            f"The task {name_of('tasks', task)!r} has a head on this backbone, which answers at random until it learns.",
+            f"The task {name_of('tasks', task)!r} has a head here, which answers at random until it learns.",
             expected="zero_shot is for tasks that a pretrained language model answers in its own words.",
             fix="Use task='prompt-classification' on a language model, or call fit.",
         )

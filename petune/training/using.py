@@ -82,8 +82,9 @@ class Work(NamedTuple):
     def _examples(self, data: Any, **how: bool) -> list[Example]:
         backbone = self.adapter.shell.backbone
         made = prepare(
-            self.adapter.task, data, None, self.tokenizer, backbone.positions, 0, vocabulary=backbone.vocabulary, **how
-        )
+            self.adapter.task, data, None, self.tokenizer, backbone.positions_for(self.adapter.method), 0,
+            vocabulary=backbone.vocabulary, **how,
+        )  # fmt: skip
         tell(made.warnings, self.said)
         return made.train
 

@@ -27,6 +27,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "adalora": {"rank": 2, "init_rank": 4},
     "bottleneck": {"width": 8},
     "prefix": {"length": 4},
+    "prompt-tuning": {"length": 4},
 }
 """Knobs that fit a 32-wide backbone; a method that is not here takes its defaults."""
 

@@ -27,7 +27,7 @@ from torch import Tensor
 from petune.tasks.base import Task
 from tests import tiny
 
-METHODS = ("lora", "adalora", "bottleneck", "prefix", "head", "full")
+METHODS = ("lora", "adalora", "bottleneck", "prefix", "prompt-tuning", "head", "full")
 
 
 class Kind(NamedTuple):
