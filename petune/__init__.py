@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from petune.tasks.image_classification import ImageClassification as ImageClassification
     from petune.tasks.instruction import Instruction as Instruction
     from petune.tasks.multiple_choice import MultipleChoice as MultipleChoice
-    from petune.tasks.question_answering import QuestionAnswering as QuestionAnswering
     from petune.tasks.prompt_classification import PromptClassification as PromptClassification
+    from petune.tasks.question_answering import QuestionAnswering as QuestionAnswering
     from petune.tasks.relation_extraction import RelationExtraction as RelationExtraction
     from petune.tasks.seq2seq_lm import Seq2SeqLM as Seq2SeqLM
     from petune.tasks.sequence_classification import SequenceClassification as SequenceClassification

@@ -18,7 +18,7 @@ from petune.model.generating import refuse_unless_writing, seeds_of
 from petune.model.modes import evaluating
 from petune.model.running import run
 from petune.residents import Portion, Residents
-from petune.tasks._padding import Side, pad_inputs, shapes
+from petune.tasks._padding import Side, pad_inputs, shapes, told
 from petune.tasks.base import Example, Table, Task
 from petune.training.batches import length_of
 from petune.training.writing import Prompt, write_texts
@@ -151,8 +151,9 @@ def _logits(
     adapters = dict.fromkeys(adapter for adapter, _ in examples)
     sides = {adapter: _side(adapter.task, residents.tokenizer(adapter)) for adapter in adapters}
     padding = {adapter: f"{_padding(residents.tokenizer(adapter))} {side}" for adapter, side in sides.items()}
-    for index, (adapter, _) in enumerate(examples):
-        kinds.setdefault(f"{padding[adapter]} {shapes(examples[index][1])}", []).append(index)
+    for index, (adapter, example) in enumerate(examples):
+        part = adapter.task.parts(example)[0]  # what a batch tells of one row it tells of all
+        kinds.setdefault(f"{padding[adapter]} {shapes(part)} {sorted(told(part))}", []).append(index)
     for kind in kinds.values():
         lengths = [length_of(examples[index][1]) for index in kind]
         for batch in ordered_batches(lengths, batch_size):

@@ -18,6 +18,8 @@ NO_TOKENS = tuple(family for family in FAMILIES if family not in KINDS["tokens"]
 """Families without token classification in transformers."""
 NO_PREFIX = ("deberta-v2", "mpnet")
 """Families whose attention does not go through the registry; prefix tuning refuses them."""
+READ_TWICE = ("t5", "bart", "marian", "mbart", "m2m_100")
+"""Families whose classifiers read the text with their decoder as well; soft prompts are refused for those."""
 
 
 __all__ = ["CASES", "METHODS", "TASKS", "Case", "everything", "pairs", "pairwise", "possible"]
@@ -39,7 +41,17 @@ def possible(case: Case) -> bool:
     kind = KINDS[case.task]
     if case.family not in kind.families or case.method not in kind.methods:
         return False
+    if case.method == "prompt-tuning" and not _takes_prompts(case):
+        return False
     return not (case.method == "prefix" and case.family in NO_PREFIX)
+
+
+def _takes_prompts(case: Case) -> bool:
+    """Whether a text is read, and read once."""
+    task = KINDS[case.task].task()
+    return bool(task.reads == "tokenizer") and not (
+        case.family in READ_TWICE and task.auto_class == "AutoModelForSequenceClassification"
+    )
 
 
 def everything() -> list[Case]:

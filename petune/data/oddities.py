@@ -96,7 +96,7 @@ def _twice(task: Task, table: Table) -> list[str]:
     same: dict[int, int] = {}
     other: dict[int, int] = {}
     for index, row in enumerate(table.rows):
-        text = tuple(map(_key, task.question(row)))
+        text = tuple(map(_key, task.asks(row)))
         answer = _key(row.get(learns), ordered=task.answers_in != "label") if learns else None
         answers = seen.setdefault(text, {})
         if answer in answers:

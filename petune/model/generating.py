@@ -132,7 +132,11 @@ def write(
     wide = None if frame is None else frame.expanded(times)
     seeds = seeds_of(seed, rows)
     own = functools.partial(
-        _processors, seeds=seeds, times=config.num_return_sequences or 1, pads=[n for n in pads for _ in range(times)]
+        _processors,
+        seeds=seeds,
+        times=config.num_return_sequences or 1,
+        pads=[n for n in pads for _ in range(times)],
+        prompted=longer is not None,
     )
     model = _twin(shell, config, own, wide)
     more = {name: options[name] for name in PASSED_ON if name in options}
@@ -263,10 +267,20 @@ class _Heads(nn.Module):
 
 
 def _processors(
-    plain: Any, generation_config: GenerationConfig, *, seeds: list[int], times: int, pads: list[int], **given: Any
+    plain: Any,
+    generation_config: GenerationConfig,
+    *,
+    seeds: list[int],
+    times: int,
+    pads: list[int],
+    prompted: bool,
+    **given: Any,
 ) -> LogitsProcessorList:
     """transformers' processors, each row seen as if it were alone; the last one draws, where pieces are drawn."""
     found = list(plain(generation_config=generation_config, **given))
+    for each in found if prompted else ():
+        if getattr(each, "prompt_ignore_length", None) is not None:
+            each.prompt_ignore_length = None  # it counts the padding, and knows nothing of the prompt behind it
     if any(pads):
         found = [Unpadded(each, pads) if reads_padding(each) else each for each in found]
     if generation_config.do_sample:

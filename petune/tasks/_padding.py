@@ -67,6 +67,16 @@ def positions(shape: Sequence[int]) -> int:
     return max(1, shape[1] // 2 if len(shape) == 2 else shape[0] // HOP)
 
 
+def told(example: Example) -> list[str]:
+    """The names of what an example tells of its row in a batch.
+
+    Example:
+        >>> told({"input_ids": [5], "labels": 1, "row": 0, "_context": "a text"})
+        ['input_ids']
+    """
+    return [key for key in example if key not in BOOKKEEPING and not key.startswith("_")]
+
+
 def shapes(example: Example) -> list[tuple[int, ...]]:
     """Of the pictures and sounds in an example, which only meet others of their shape."""
     return [tuple(value.shape) for value in example.values() if hasattr(value, "__array__")]
@@ -88,7 +98,7 @@ def pad_inputs(examples: Sequence[Example], tokenizer: Any, side: Side) -> dict[
         "token_type_ids": getattr(tokenizer, "pad_token_type_id", 0),
     }
     made = {}
-    for key in (key for key in examples[0] if key not in BOOKKEEPING and not key.startswith("_")):
+    for key in told(examples[0]):
         rows = [example[key] for example in examples]
         made[key] = stack(rows) if hasattr(rows[0], "__array__") else pad(rows, values.get(key, 0), side)
     return made

@@ -143,7 +143,7 @@ class Task(ABC):
         """
         return 0
 
-    def question(self, row: Mapping[str, Any]) -> tuple[Any, ...]:
+    def asks(self, row: Mapping[str, Any]) -> tuple[Any, ...]:
         """What a row of the training data asks: rows that ask the same and are answered differently are told of."""
         return tuple(row.get(name) for knob in self.texts_in if (name := getattr(self, knob, None)) is not None)
 

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from petune.errors import BackboneError, ConfigError, DataError
 from petune.knobs import check, knobs
+from petune.tasks._cloze import MASK, around, first_pieces, in_place, joined, parsed, words_of
 from petune.tasks._columns import columns_found, find_text_and_label, named_column, some_rows
 from petune.tasks._labels import ordered
 from petune.tasks._one_label import OneLabelTask, at_places
 from petune.tasks._shots import k_shot
-from petune.tasks._cloze import MASK, around, first_pieces, in_place, joined, parsed, words_of
 from petune.tasks._texts import need_pad_token, piece_limit, rows_of, texts_of
 from petune.tasks.base import Encoded, Example, Table, Task
 

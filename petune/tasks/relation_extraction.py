@@ -13,9 +13,9 @@ from petune.errors import ConfigError, DataError
 from petune.knobs import check, knobs
 from petune.lookup import find, near
 from petune.tasks._columns import LABEL, TEXT, TOKENS, Names, columns_found, find_column, named_column, some_rows
+from petune.tasks._entities import Relation, relation_of, span_columns
 from petune.tasks._labels import ordered
 from petune.tasks._marking import Markers, marked, read
-from petune.tasks._entities import Relation, relation_of, span_columns
 from petune.tasks._one_label import OneLabelTask, at_places
 from petune.tasks._texts import need_fast, need_pad_token, piece_limit, rows_of
 from petune.tasks.base import MARKERS, Encoded, Example, Table, Task
@@ -139,7 +139,7 @@ class RelationExtraction(OneLabelTask):
         """The relation of each row. Works before `learn` as well."""
         return [{name} for name in self._resolved(table)._names(table)]
 
-    def question(self, row: Mapping[str, Any]) -> tuple[Any, ...]:
+    def asks(self, row: Mapping[str, Any]) -> tuple[Any, ...]:
         """Text and spans: one text may hold several pairs."""
         names = [f"{name}{part}" for name in (self.head, self.tail) if name for part in ("", "_start", "_end")]
         return tuple(repr(row.get(name)) for name in (self.text or "", *names))

@@ -108,8 +108,8 @@ def _prepared(fits: Sequence[Fit]) -> list[Prepared]:
     for one in fits:
         twin = next((data for other, data in zip(fits, made, strict=False) if _same_data(one, other)), None)
         own = twin or prepare(
-            _task(one), one.train, one.eval_data, one.tokenizer, one.backbone.positions_for(one.method), one.config.seed,
-            vocabulary=one.backbone.vocabulary,
+            _task(one), one.train, one.eval_data, one.tokenizer, one.backbone.positions_for(one.method),
+            one.config.seed, vocabulary=one.backbone.vocabulary,
         )  # fmt: skip
         made.append(own)
     starts = (one.start.notices(one.method) if one.start else [] for one in fits)

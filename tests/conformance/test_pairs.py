@@ -21,7 +21,7 @@ from petune.model.bank import Bank
 from petune.model.running import run
 from tests import tiny
 from tests.conformance.subjects import add, batch, differ, hidden, ids, method, open_backbone
-from tests.covering import METHODS, NO_PREFIX, NO_TOKENS
+from tests.covering import METHODS, NO_PREFIX, NO_TOKENS, READ_TWICE
 
 SHARED: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in METHODS if name not in ("full", "bottleneck")},
@@ -29,7 +29,7 @@ SHARED: dict[str, tuple[str, dict[str, Any]]] = {
     "parallel": ("bottleneck", {"style": "parallel", "scale": 4.0}),
 }
 """What shares batches: methods with knobs; the forms of a bottleneck act at different sites."""
-SIZE = {"lora": "rank", "bottleneck": "width", "prefix": "length"}
+SIZE = {"lora": "rank", "bottleneck": "width", "prefix": "length", "prompt-tuning": "length"}
 SOME = ("bert", "llama", "t5")
 """An encoder, a decoder, and both; the first has token types, the second fewer key heads than query heads."""
 
@@ -49,7 +49,8 @@ def pairs() -> list[Pair]:
     """Every pair, also of a method with itself, where the family takes both."""
     families = tiny.FAMILIES if os.environ.get("PETUNE_FULL") == "1" else SOME
     every = [Pair(family, *two) for family in families for two in combinations_with_replacement(SHARED, 2)]
-    return [pair for pair in every if not (pair.family in NO_PREFIX and "prefix" in pair[1:])]
+    refused = {"prefix": NO_PREFIX, "prompt-tuning": READ_TWICE}
+    return [pair for pair in every if not any(pair.family in refused.get(name, ()) for name in pair[1:])]
 
 
 PAIRS = pairs()
@@ -98,10 +99,10 @@ ROUTES: tuple[tuple[str | None, ...], ...] = (
 @torch.no_grad()
 def test_rows_of_two_methods_are_those_of_solo_runs(pair):
     """Law 15: each row of a mixed batch has the logits of its adapter alone, with its own head; rows without one are
-    the bare backbone's, to the bit where no prefix is beside them."""
+    the bare backbone's, to the bit where neither prefix nor prompt is beside them."""
     bank, inputs, alone, bare = both(pair)
     assert differ(alone["a"], alone["b"][:, :2]) > 1e-3
-    prefixed = "prefix" in pair[1:]
+    prefixed = not {"prefix", "prompt-tuning"}.isdisjoint(pair[1:])  # the batch is longer beside those
     for route in ROUTES:
         output = run(bank, bank.frame(route), inputs)
         for row, name in enumerate(route):

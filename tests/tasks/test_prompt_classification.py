@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 from petune import AdaptedModel, PromptClassification, TrainConfig, Tuner
 from petune.errors import BackboneError, ConfigError, DataError
-from petune.tasks._shots import k_shot
 from petune.tasks._cloze import joined
+from petune.tasks._shots import k_shot
 from tests import tiny
 from tests.language import language_model
 from tests.tasks.tables import reread, table
