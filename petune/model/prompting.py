@@ -17,11 +17,12 @@ import torch
 import transformers
 from torch import Tensor
 
-from petune.errors import BackboneError
+from petune.errors import BackboneError, ConfigError
 from petune.methods.base import Method
 from petune.methods.prompt_tuning import FIRST
 from petune.model.routing import Frame
 from petune.model.shell import Shell
+from petune.tasks._packing import STARTS
 
 _ENCODERS = transformers.MODEL_FOR_MASKED_LM_MAPPING
 FLAT = ("start_logits", "end_logits")
@@ -89,10 +90,19 @@ def lengthened(frame: Frame | None, shell: Shell, inputs: Mapping[str, Any], *, 
         shell: that calls the backbone.
         inputs: (B, T) pieces, their mask, and what else belongs to them.
         writes: a decoder goes on from the last place, so what evens prompts of different lengths out comes first.
+
+    Raises:
+        ConfigError: packed texts.
     """
     groups = frame.groups if frame is not None and frame.active else ()
     if not any(group.adapter.method.positions() for group in groups):
         return None
+    if STARTS in inputs:
+        raise ConfigError(
+            "Soft prompts do not go with packed texts.",
+            expected="Several of those share a row, and a prompt stands in front of one.",
+            fix="Drop packing=True, or use another method.",
+        )
     ids: Tensor = inputs["input_ids"]
     rows, width = ids.shape
     lengths = [0] * rows

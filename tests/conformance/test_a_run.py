@@ -20,8 +20,8 @@ RATES = {"full": 2e-3, "head": 3e-2}
 
 
 def rate_of(case: Case) -> float:
-    """A learning rate that suits a run of 18 steps; a prefix alone, without a head, needs a large one."""
-    if case.method == "prefix" and case.task in HEADLESS:
+    """A learning rate that suits a run of 18 steps; a prompt, or a prefix without a head, needs a large one."""
+    if case.method == "prompt-tuning" or (case.method == "prefix" and case.task in HEADLESS):
         return 1e-1
     if case.method == "head" and case.task == "regression":
         return 1e-1

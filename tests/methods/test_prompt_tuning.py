@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from petune import CausalLM, TrainConfig, Tuner
 from petune.errors import BackboneError, ConfigError
 from petune.methods._token_rows import TokenRows
 from petune.methods.prompt_tuning import FIRST, PromptTuning
@@ -20,7 +21,7 @@ from petune.model.prompting import lengthened
 from petune.model.running import run
 from tests import language, tiny
 from tests.conformance.subjects import add, batch, differ, method, open_backbone, task
-from tests.tuners import refused
+from tests.tuners import QUIET, refused
 
 LENGTH = 3
 
@@ -96,7 +97,7 @@ def test_logits_are_those_of_vectors_in_front(family: str) -> None:
 @pytest.mark.parametrize("family", [*language.DECODERS, "t5", "bart"])
 @torch.no_grad()
 def test_a_mixed_batch_writes_what_each_row_writes_alone(family: str) -> None:
-    """Prompts of two lengths, a LoRA and the bare model in one padded batch; greedy, beams, with and without a cache."""
+    """Prompts of two lengths, a LoRA and the bare model in one padded batch: greedy, by beams, without a cache."""
     model = language.language_model(family)
     bank = bank_of(model, 3, 5)
     route, texts = ["p3", "p5", "lora", None], language.prompts((4, 9, 6, 7))
@@ -155,8 +156,9 @@ def test_labels_need_no_shift(family: str) -> None:
         assert learner(**inputs).shape[:2] == inputs["input_ids"].shape
     if family == "gpt2":
         writer = bank_of(language.language_model("gpt2"), LENGTH)
-        mine, rows = Learner(writer, writer.find("p3")), language.padded(
-            language.language_model("gpt2"), language.prompts((4, 7))
+        mine, rows = (
+            Learner(writer, writer.find("p3")),
+            language.padded(language.language_model("gpt2"), language.prompts((4, 7))),
         )
         rows = {name: value.flip(1) for name, value in rows.items()}  # padded on the right, as in training
         places = torch.tensor([0, 3, 8, 12])
@@ -199,6 +201,14 @@ def test_what_cannot_be_right_is_refused() -> None:
             bank, "mine", method("prompt-tuning"), "single"))  # fmt: skip
 
 
+def test_packed_texts_are_refused() -> None:
+    """Several of them share a row, and a prompt stands before one."""
+    tuner = Tuner(language.language_model("gpt2"), tokenizer=tiny.tokenizer("gpt2"), method="prompt-tuning",
+                  task=CausalLM(packing=True, max_length=24, max_new_tokens=8))  # fmt: skip
+    rows = [{"text": row["text"]} for row in tiny.rows(8)]
+    refused(ConfigError, "do not go with packed", lambda: tuner.fit(rows, config=TrainConfig(epochs=1, **QUIET)))
+
+
 def test_a_prompt_and_markers_share_a_table() -> None:
     """A relation's adapter that is prompt-tuned has both, in pieces that do not meet."""
     bank = Bank(open_backbone("bert"))
@@ -212,4 +222,4 @@ def test_a_prompt_and_markers_share_a_table() -> None:
         adapter.shell.head()["bert.own_rows.rows"].neg_()
         last = adapter.task.logits(run(bank, bank.frame("mine"), inputs), inputs)
     assert min(differ(before, after), differ(after, last)) > 1e-4
-    assert tiny.VOCABULARY == bank.backbone.vocabulary
+    assert bank.backbone.vocabulary == tiny.VOCABULARY
