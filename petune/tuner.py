@@ -101,11 +101,7 @@ class Tuner:
         return self
 
     def zero_shot(self, data: Any = None) -> Tuner:
-        """An adapter that has learnt nothing, for tasks that the backbone answers; rows may tell columns and labels.
-
-        Raises:
-            ConfigError: a head that must learn, or a method whose fresh adapter changes the answers.
-        """
+        """Keeps a fresh adapter where the backbone itself answers (else: ConfigError); rows may tell its columns."""
         self._keep(untrained(self._bank, self.name, self.task, self.method, data))
         return self
 

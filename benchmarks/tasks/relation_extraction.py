@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks import real_data
 from petune import RelationExtraction, TrainConfig, Tuner
 
-TRAIN, TEST = 800, 300
+TRAIN, TEST = 600, 300
 SEEN = 4
 """Templates of each relation that training sees."""
 TEMPLATES = {
