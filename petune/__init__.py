@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from petune.methods.head import Head as Head
     from petune.methods.lora import LoRA as LoRA
     from petune.methods.prefix import Prefix as Prefix
+    from petune.methods.prompt_tuning import PromptTuning as PromptTuning
     from petune.storage.exporting import export as export
     from petune.storage.store import AdapterStore as AdapterStore
     from petune.tasks.audio_classification import AudioClassification as AudioClassification
@@ -69,6 +70,7 @@ _HOMES = {
     "PetuneError": "petune.errors",
     "Prefix": "petune.methods.prefix",
     "QuestionAnswering": "petune.tasks.question_answering",
+    "PromptTuning": "petune.methods.prompt_tuning",
     "PromptClassification": "petune.tasks.prompt_classification",
     "RelationExtraction": "petune.tasks.relation_extraction",
     "Seq2SeqLM": "petune.tasks.seq2seq_lm",

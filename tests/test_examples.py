@@ -16,6 +16,8 @@ from tests.tiny import folder, tokenizer
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 PROMISED = {
     "quickstart": ("trainable parameters", "accuracy", "('bad', 'good')"),
+    "relations": ("relation_f1", "Oslo [/E2] . -> ", "Paris[/E2] . -> "),
+    "few_shot": ("zero-shot accuracy", "few-shot accuracy", "('bad', 'good')"),
     "ner": ("LOC", "PER", "Carla"),
     "many_tasks_one_backbone": ("('mood', 'kind')", "[(2,), (3,), None]", "A, B, A bit-equal: True", "('kind',)"),
     "merge_and_export": ("Merged 'default'", "adapter_config.json", "True"),
@@ -39,6 +41,7 @@ PROMISED = {
 
 WRITERS = {
     "dialogue": "qwen3",
+    "few_shot": "llama",
     "instruction": "llama",
     "plain_text": "gpt2",
     "summarization": "t5",
