@@ -99,8 +99,7 @@ def test_an_example_runs(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """It runs to its end and prints what it promises; nothing that it compares is different."""
-    special = {**writers, **media_backbones}
-    run(example, special.get(example.stem, backbone), monkeypatch=monkeypatch)
+    run(example, {**writers, **media_backbones}.get(example.stem, backbone), monkeypatch=monkeypatch)
     told = capsys.readouterr().out
     assert not [word for word in PROMISED[example.stem] if word not in told], told
     assert "False" not in told.split(), told

@@ -40,11 +40,13 @@ def hub_id(stored: Stored) -> str | None:
     return name if name and _HUB_ID.fullmatch(name) and not os.path.exists(name) else None
 
 
-def task_of(stored: Stored) -> type[Task] | None:
-    """The class of the adapter's task; None for one that is not installed here."""
+def task_of(stored: Stored) -> Task | None:
+    """The adapter's task; None for one that is not installed here."""
+    said = stored.manifest["task"]
     try:
-        return lookup.find("tasks", stored.manifest["task"]["name"])
-    except PetuneError:
+        kind = lookup.find("tasks", said["name"])
+        return kind(**{**said["knobs"], "labels": tuple(stored.manifest.get("labels", ()))})  # type: ignore[no-any-return]
+    except (PetuneError, TypeError):
         return None
 
 
@@ -101,13 +103,13 @@ def _quoted(text: str) -> str:
     return f'"{escaped}"'
 
 
-def _columns(stored: Stored, task: type[Task] | None) -> list[str]:
+def _columns(stored: Stored, task: Task | None) -> list[str]:
     """The columns of the texts that the task reads."""
     knobs = stored.manifest["task"]["knobs"]
     return [name for knob in (task.texts_in if task else ()) if isinstance(name := knobs.get(knob), str)]
 
 
-def _asked(stored: Stored, task: type[Task] | None) -> str:
+def _asked(stored: Stored, task: Task | None) -> str:
     """One row to ask about: a text, a file, or its columns where it has several."""
     columns = _columns(stored, task)
     if len(columns) > 1:
@@ -115,7 +117,7 @@ def _asked(stored: Stored, task: type[Task] | None) -> str:
     return f'"{_FILES[task.reads]}"' if task is not None and task.reads in _FILES else '"..."'
 
 
-def _by_peft(stored: Stored, task: type[Task], folder: str) -> str:
+def _by_peft(stored: Stored, task: Task, folder: str) -> str:
     base = hub_id(stored) or "path/of/the/backbone"
     count = f", num_labels={len(stored.manifest['labels'])}" if stored.head and stored.manifest["labels"] else ""
     count = count or (", num_labels=1" if stored.head else "")
@@ -126,7 +128,7 @@ def _by_peft(stored: Stored, task: type[Task], folder: str) -> str:
     return "\n".join([*lines, *_asking(stored, task)])
 
 
-def _asking(stored: Stored, task: type[Task]) -> list[str]:
+def _asking(stored: Stored, task: Task) -> list[str]:
     """What the model is asked, where plain texts are all that it takes."""
     if task.reads != "tokenizer":
         return []
