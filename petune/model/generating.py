@@ -124,7 +124,7 @@ def write(
     pads, asked = _pads(shell, given), given
     longer = lengthened(frame, shell, given, writes=not shell.model.config.is_encoder_decoder)
     if longer is not None:
-        given = dict(longer.inputs)
+        given = {name: value for name, value in longer.inputs.items() if name in shell.takes}
         # What processors are to pass over: a row's prompt stands before its text, as its padding does.
         pads = pads if longer.decodes else [pad + max(longer.lengths) for pad in pads]
     _refuse_too_long(shell, given, config)

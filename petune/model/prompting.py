@@ -137,7 +137,10 @@ def lengthened(frame: Frame | None, shell: Shell, inputs: Mapping[str, Any], *, 
     if "position_ids" in inputs:
         start = inputs["position_ids"].expand(rows, -1).gather(1, first)
         made["position_ids"] = (made["attention_mask"].long().cumsum(1) - 1).clamp(min=0) + start
-    return Longer(made, places, lengths, bool(getattr(shell.model.config, "is_encoder_decoder", False)))
+    decodes = bool(getattr(shell.model.config, "is_encoder_decoder", False))
+    if decodes and "decoder_input_ids" not in inputs:
+        made.setdefault("decoder_labels", ids)  # without targets the decoder reads the text, which is without prompts
+    return Longer(made, places, lengths, decodes)
 
 
 def refuse_prompt(method: Method, shell: Shell) -> None:
