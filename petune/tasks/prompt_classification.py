@@ -149,9 +149,9 @@ class PromptClassification(OneLabelTask):
     # ------------------------------------------------------------------ rows to batches
 
     def model_config(self) -> dict[str, Any]:
-        """Nothing: the shell is the checkpoint's own language model."""
+        """The names of the labels; the shell is the checkpoint's own language model."""
         self._need_learnt()
-        return {}
+        return {"id2label": dict(enumerate(self.labels)), "label2id": {n: i for i, n in enumerate(self.labels)}}
 
     def table(self, texts: Sequence[Any]) -> Table:
         """Rows of plain texts, pairs for a template with two, or dicts with the columns of training.

@@ -41,7 +41,7 @@ READ = ("input_ids", "attention_mask", "token_type_ids", "pixel_values", "input_
 """What a bare backbone takes of a batch."""
 WRITTEN = tuple(name for name, kind in KINDS.items() if kind.task().generates)
 """Kinds of tasks whose answers the model writes."""
-HEADLESS = (*WRITTEN, "likeness", "partners")
+HEADLESS = (*WRITTEN, "likeness", "partners", "prompt_class")
 """Kinds of tasks without a head of the adapter's own."""
 
 

@@ -12,7 +12,18 @@ import torch
 from petune import AdaLoRA, AdaptedModel, TrainConfig, Tuner
 from petune.training.callbacks import Callback
 from tests import tiny
-from tests.conformance.subjects import HEADLESS, batch, blank_task, ids, method, rows, same, snapshot, tokenizer
+from tests.conformance.subjects import (
+    HEADLESS,
+    WRITTEN,
+    batch,
+    blank_task,
+    ids,
+    method,
+    rows,
+    same,
+    snapshot,
+    tokenizer,
+)
 from tests.covering import CASES, METHODS, Case
 from tests.kinds import KINDS
 
