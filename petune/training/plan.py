@@ -226,10 +226,15 @@ class _Guess:
 
     auto_class: str
     labels: tuple[str, ...]
+    rows: int = 0
 
     def logits(self, output: Any, inputs: Any) -> Tensor:
         """As transformers' model gives them."""
         return output.logits  # type: ignore[no-any-return]
+
+    def own_rows(self) -> int:
+        """What markers it would have."""
+        return self.rows
 
     def model_config(self) -> dict[str, Any]:
         """What a head of that size needs."""
@@ -242,7 +247,7 @@ def _with_labels(task: Task) -> Any:
         task.model_config()
         return task
     except ConfigError:
-        return _Guess(task.auto_class, task.labels)
+        return _Guess(task.auto_class, task.labels, task.own_rows())
 
 
 def _saved_bytes(learner: Learner, config: TrainConfig, tokens: int) -> float:
