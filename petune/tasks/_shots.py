@@ -19,7 +19,7 @@ def k_shot(names: Sequence[str], k: int, seed: int) -> list[int]:
 
     Example:
         >>> k_shot(["a", "b", "a", "b", "a"], 1, seed=0)
-        [1, 4]
+        [2, 3]
     """
     found: list[int] = []
     for name in dict.fromkeys(names):
