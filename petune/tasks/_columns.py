@@ -103,6 +103,14 @@ def columns_found(task: Task, given: Task, *knobs: str) -> list[str]:
     ]
 
 
+def labels_found(task: Task, given: Task, noun: str = "labels") -> list[str]:
+    """A sentence on the labels that `learn` found, if the `given` task named none."""
+    if given.labels or not task.labels:
+        return []
+    shown = ", ".join(task.labels[:10]) + (", ..." if len(task.labels) > 10 else "")
+    return [f"{len(task.labels)} {noun}: {shown}."]
+
+
 def usual(table: Table, names: Names) -> list[str]:
     """The columns with a usual name, of the first tier that has any, and those that always count."""
     known = {column: column.strip().lower() for column in table.columns}

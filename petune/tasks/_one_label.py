@@ -1,20 +1,22 @@
-"""What tasks with one label a row have in common, once the logits of a row are (C,)."""
+"""What tasks with one label a row have in common, whatever the row is of: labels, loss and answers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import dataclasses
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from petune.errors import ConfigError
+from petune.errors import ConfigError, DataError
 from petune.knobs import knobs
-from petune.tasks._columns import cells_of_column, named_column
+from petune.tasks._columns import cells_of_column, named_column, some_rows
+from petune.tasks._labels import label_name, ordered, unfloated
 from petune.tasks._padding import Side, pad_inputs
 from petune.tasks._problems import SingleLabel
-from petune.tasks._texts import need_pad_token
 from petune.tasks.base import Batch, Example, Table, Task
 
 
@@ -31,7 +33,7 @@ class OneLabelTask(Task):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "labels", tuple(map(str, self.labels)))
+        object.__setattr__(self, "labels", tuple(label_name(name, "labels") for name in self.labels))
         if len(set(self.labels)) < len(self.labels):
             raise ConfigError(f"labels={self.labels!r} names a label twice.", fix="Give each label once.")
 
@@ -39,24 +41,61 @@ class OneLabelTask(Task):
     def _problem(self) -> SingleLabel:
         return SingleLabel(self.labels)
 
+    # ------------------------------------------------------------------ learning from the training rows
+
+    @abstractmethod
+    def _resolved(self, table: Table) -> Self:
+        """A copy that knows its columns, without the labels."""
+
+    def learn(self, table: Table) -> Self:
+        """A copy with columns and labels filled in; labels that were given keep their order.
+
+        Raises:
+            DataError: no rows, no such column, a single class.
+        """
+        some_rows(table)
+        found = self._resolved(table)
+        names = found._names(table)
+        labels = self.labels or ordered([*names, *self._told()])
+        if len(set(names)) < 2 and len(labels) < 2:
+            raise DataError(
+                f"{table.source} holds a single class: every row has {names[0]!r} in column {found.label!r}.",
+                expected="At least two classes are needed to learn anything.",
+                fix="Check the label column, or add rows of another class.",
+            )
+        return dataclasses.replace(found, labels=labels)
+
+    def _told(self) -> Iterable[str]:
+        """Labels that the knobs tell of, whether a row has them or not."""
+        return ()
+
+    def strata(self, table: Table) -> list[set[str]] | None:
+        """The label of each row. Works before `learn` as well."""
+        return [{name} for name in self._resolved(table)._names(table)]
+
     def _names(self, table: Table) -> list[str]:
         """The label of each row of a table whose columns are known."""
         cells = cells_of_column(table, named_column(table, self.label or "", "label"))
-        return [self._problem.names(value, place)[0] for place, value in cells]
+        return [name for (name,) in unfloated([self._problem.names(value, place) for place, value in cells])]
 
     def _targets(self, table: Table) -> list[int]:
         """The class of each row."""
         cells = cells_of_column(table, named_column(table, self.label or "", "label"))
         return [self._problem.target(value, place) for place, value in cells]
 
+    # ------------------------------------------------------------------ rows to batches, logits to answers
+
     def collate(self, examples: Sequence[Example], tokenizer: Any) -> Batch:
-        """inputs (B, T); labels (B,) int64."""
-        need_pad_token(tokenizer)
-        side: Side = getattr(tokenizer, "padding_side", "right")
-        inputs = pad_inputs(examples, tokenizer, side)
+        """inputs (B, ...); labels (B,) int64."""
+        inputs = pad_inputs(examples, tokenizer, self._side(tokenizer))
         if "labels" not in examples[0]:
             return Batch(inputs, None)
         return Batch(inputs, self._problem.tensor([example["labels"] for example in examples]))
+
+    def _side(self, tokenizer: Any) -> Side:
+        """The side on which rows are padded."""
+        side: Side = getattr(tokenizer, "padding_side", "right")
+        return side
 
     def loss(
         self, logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0, class_weight: Tensor | None = None
@@ -89,6 +128,14 @@ class OneLabelTask(Task):
     def references(self, examples: Sequence[Example]) -> list[Any]:
         """The true labels."""
         return [self.labels[example["labels"]] for example in examples]
+
+    def default_metrics(self) -> tuple[Any, ...]:
+        """Accuracy, and F1 as a mean over the classes (`f1_macro`) beside the other means."""
+        return ("accuracy", "f1")
+
+    def headline(self) -> str:
+        """The figure that picks the best adapter."""
+        return "accuracy"
 
 
 def at_places(every: Tensor, at: Tensor, length: int) -> Tensor:

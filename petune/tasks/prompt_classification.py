@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
 from typing import Any, ClassVar, Literal, Self
 
@@ -14,7 +14,7 @@ from petune.errors import BackboneError, ConfigError, DataError
 from petune.knobs import check, knobs
 from petune.tasks._cloze import MASK, around, first_pieces, in_place, joined, parsed, words_of
 from petune.tasks._columns import columns_found, find_text_and_label, named_column, some_rows
-from petune.tasks._labels import ordered
+from petune.tasks._labels import classes, ordered
 from petune.tasks._one_label import OneLabelTask, at_places
 from petune.tasks._shots import k_shot
 from petune.tasks._texts import need_pad_token, piece_limit, rows_of, texts_of
@@ -87,24 +87,14 @@ class PromptClassification(OneLabelTask):
 
     # ------------------------------------------------------------------ learning from the training rows
 
-    def learn(self, table: Table) -> Self:
-        """A copy with columns and labels filled in.
-
-        Raises:
-            DataError: no rows, no such column, a single class.
-            ConfigError: a verbalizer that does not fit the labels.
-        """
-        some_rows(table)
+    def _resolved(self, table: Table) -> Self:
+        """A copy that knows its columns."""
         text, label = find_text_and_label(table, self.text, self.label, self.text_pair)
-        found = dataclasses.replace(self, text=text, label=label)
-        labels = self.labels or tuple(ordered([*found._names(table), *self.verbalizer]))
-        if len(labels) < 2:
-            raise DataError(
-                f"{table.source} holds a single class: every row has {labels[0]!r} in column {label!r}.",
-                expected="At least two classes are needed to learn anything.",
-                fix="Check the label column, or add rows of another class.",
-            )
-        return dataclasses.replace(found, labels=labels)
+        return dataclasses.replace(self, text=text, label=label)
+
+    def _told(self) -> Iterable[str]:
+        """The labels of the verbalizer."""
+        return self.verbalizer
 
     def sample(self, table: Table, seed: int) -> Table:
         """The rows to learn from: `shots` of each class, in the order of the table.
@@ -114,9 +104,7 @@ class PromptClassification(OneLabelTask):
         """
         if self.shots is None:
             return table
-        text, label = find_text_and_label(table, self.text, self.label, self.text_pair)
-        names = dataclasses.replace(self, text=text, label=label)._names(table)
-        return table.take(k_shot(names, self.shots, seed))
+        return table.take(k_shot(self._resolved(table)._names(table), self.shots, seed))
 
     def ready(self) -> Self:
         """A copy that answers without having seen a row: its labels are those of the verbalizer.
@@ -141,17 +129,12 @@ class PromptClassification(OneLabelTask):
         words = zip(self.labels, words_of(self.verbalizer, self.labels), strict=True)
         return [*said, f"words: {'; '.join(label + ': ' + ', '.join(some) for label, some in words)}."]
 
-    def strata(self, table: Table) -> list[set[str]] | None:
-        """The label of each row. Works before `learn` as well."""
-        text, label = find_text_and_label(table, self.text, self.label, self.text_pair)
-        return [{name} for name in dataclasses.replace(self, text=text, label=label)._names(table)]
-
     # ------------------------------------------------------------------ rows to batches
 
     def model_config(self) -> dict[str, Any]:
         """The names of the labels; the shell is the checkpoint's own language model."""
         self._need_learnt()
-        return {"id2label": dict(enumerate(self.labels)), "label2id": {n: i for i, n in enumerate(self.labels)}}
+        return classes(self.labels)
 
     def table(self, texts: Sequence[Any]) -> Table:
         """Rows of plain texts, pairs for a template with two, or dicts with the columns of training.
@@ -252,14 +235,6 @@ class PromptClassification(OneLabelTask):
         scores = there.gather(1, (pieces - 1).clamp(min=0)).masked_fill(pieces == 0, -torch.inf)
         each = scores.view(-1, size, width)
         return each.logsumexp(-1) - (pieces.view(-1, size, width) != 0).sum(-1).float().log()
-
-    def default_metrics(self) -> tuple[Any, ...]:
-        """What `evaluate` computes."""
-        return ("accuracy", "f1")
-
-    def headline(self) -> str:
-        """The accuracy picks the best adapter."""
-        return "accuracy"
 
     def _need_learnt(self) -> None:
         if self.text is None or self.label is None or not self.labels:

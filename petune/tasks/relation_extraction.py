@@ -12,9 +12,19 @@ from torch import Tensor
 from petune.errors import ConfigError, DataError
 from petune.knobs import check, knobs
 from petune.lookup import find, near
-from petune.tasks._columns import LABEL, TEXT, TOKENS, Names, columns_found, find_column, named_column, some_rows
+from petune.tasks._columns import (
+    LABEL,
+    TEXT,
+    TOKENS,
+    Names,
+    columns_found,
+    find_column,
+    labels_found,
+    named_column,
+    some_rows,
+)
 from petune.tasks._entities import Relation, relation_of, span_columns
-from petune.tasks._labels import ordered
+from petune.tasks._labels import classes, ordered
 from petune.tasks._marking import Markers, marked, read
 from petune.tasks._one_label import OneLabelTask, at_places
 from petune.tasks._texts import need_fast, need_pad_token, piece_limit, rows_of
@@ -90,39 +100,27 @@ class RelationExtraction(OneLabelTask):
         Raises:
             DataError: no rows, no such column, a bad span, a single class.
         """
-        some_rows(table)
-        found = self._resolved(table)
-        names = found._names(table)
-        if len(set(names)) < 2 and len(self.labels) < 2:
+        found = super().learn(table)
+        if self.negative and self.negative not in found.labels:
+            raise ConfigError(f"negative={self.negative!r} is no label.", fix=near(self.negative, found.labels))
+        if not self.typed or self.types:
+            return found
+        types = ordered(entity.type for relation in found._relations(table) for entity in relation[1:])
+        if not any(types):
             raise DataError(
-                f"{table.source} holds a single class: every row has {names[0]!r} in column {found.label!r}.",
-                expected="At least two classes are needed to learn anything.",
-                fix="Check the label column, or add rows of another class.",
+                f"{table.source} names no types of entities.",
+                expected="typed=True reads them from the spans ('type') or from columns such as head_type.",
+                fix="Add them, or drop typed=True.",
             )
-        labels = self.labels or ordered(names)
-        if self.negative and self.negative not in labels:
-            raise ConfigError(f"negative={self.negative!r} is no label.", fix=near(self.negative, labels))
-        types = self.types
-        if self.typed and not types:
-            both = [entity.type for relation in found._relations(table) for entity in relation[1:]]
-            types = ordered(both)
-            if not any(types):
-                raise DataError(
-                    f"{table.source} names no types of entities.",
-                    expected="typed=True reads them from the spans ('type') or from columns such as head_type.",
-                    fix="Add them, or drop typed=True.",
-                )
-        return dataclasses.replace(found, labels=labels, types=types)
+        return dataclasses.replace(found, types=types)
 
     def chosen(self, given: Task) -> list[str]:
         """What `learn` filled in beyond the `given` task, as sentences."""
         said = columns_found(self, given, "text", "label", "head", "tail")
-        if not given.labels:
-            shown = ", ".join(self.labels[:10]) + (", ..." if len(self.labels) > 10 else "")
-            said.append(f"{len(self.labels)} relations: {shown}.")
-        return said
+        return [*said, *labels_found(self, given, "relations")]
 
     def _resolved(self, table: Table) -> Self:
+        """A copy that knows its columns."""
         text = find_column(table, self.text, "text", TEXTS)
         label = find_column(table, self.label, "label", RELATION)
         head, tail = span_columns(table, self.head, self.tail)
@@ -134,10 +132,6 @@ class RelationExtraction(OneLabelTask):
             relation_of(row, table.place(index), column, self.head, self.tail, self.inclusive_ends)
             for index, row in enumerate(table.rows)
         ]
-
-    def strata(self, table: Table) -> list[set[str]] | None:
-        """The relation of each row. Works before `learn` as well."""
-        return [{name} for name in self._resolved(table)._names(table)]
 
     def asks(self, row: Mapping[str, Any]) -> tuple[Any, ...]:
         """Text and spans: one text may hold several pairs."""
@@ -153,12 +147,7 @@ class RelationExtraction(OneLabelTask):
     def model_config(self) -> dict[str, Any]:
         """Two outputs per label: what the head's marker says for it, and what the tail's says."""
         self._need_learnt()
-        names = [f"{label} ({side})" for side in ("head", "tail") for label in self.labels]
-        return {
-            "num_labels": len(names),
-            "id2label": dict(enumerate(names)),
-            "label2id": {name: index for index, name in enumerate(names)},
-        }
+        return classes([f"{label} ({side})" for side in ("head", "tail") for label in self.labels])
 
     def table(self, texts: Sequence[Any]) -> Table:
         """Rows of marked texts, of (text, head, tail), or dicts with the columns of training.

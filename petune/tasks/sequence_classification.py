@@ -12,7 +12,15 @@ from torch import Tensor
 
 from petune.errors import ConfigError, DataError
 from petune.knobs import knobs
-from petune.tasks._columns import cells, cells_of_column, columns_found, find_text_and_label, named_column, some_rows
+from petune.tasks._columns import (
+    cells,
+    cells_of_column,
+    columns_found,
+    find_text_and_label,
+    labels_found,
+    named_column,
+    some_rows,
+)
 from petune.tasks._labels import ProblemType, classes, detect, is_list, label_name, ordered, refuse_vectors, unfloated
 from petune.tasks._padding import pad_inputs
 from petune.tasks._problems import KINDS, Problem
@@ -105,10 +113,7 @@ class SequenceClassification(Task):
             said.append("The labels are numbers that are not all whole: regression (problem_type=... says otherwise).")
         elif given.problem_type is None:
             said.append(f"problem_type: {self.problem_type!r}.")
-        if self.labels and not given.labels:
-            shown = ", ".join(self.labels[:10]) + (", ..." if len(self.labels) > 10 else "")
-            said.append(f"{len(self.labels)} labels: {shown}.")
-        return said
+        return [*said, *labels_found(self, given)]
 
     def _names(self, table: Table) -> list[list[str]]:
         """The labels in each row of a table whose columns and kind of problem are known."""

@@ -19,6 +19,7 @@ from petune.tasks._columns import (
     cells_of_column,
     columns_found,
     find_column,
+    labels_found,
     named_column,
     place_of,
     some_rows,
@@ -103,10 +104,7 @@ class TokenClassification(Task):
         if given.scheme == "auto":
             why = " (the tags have no B- and I- in front, so each stands for itself)" if self.scheme == "none" else ""
             said.append(f"scheme: {self.scheme!r}{why}.")
-        if not given.labels:
-            shown = ", ".join(self.labels[:10]) + (", ..." if len(self.labels) > 10 else "")
-            said.append(f"{len(self.labels)} tags: {shown}.")
-        return said
+        return [*said, *labels_found(self, given, "tags")]
 
     def strata(self, table: Table) -> list[set[str]] | None:
         """The tags of each row. Works before `learn` as well."""
