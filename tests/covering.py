@@ -20,7 +20,8 @@ NO_PREFIX = ("deberta-v2", "mpnet")
 """Families whose attention does not go through the registry; prefix tuning refuses them."""
 READ_TWICE = ("t5", "bart", "marian", "mbart", "m2m_100")
 """Families whose classifiers read the text with their decoder as well; soft prompts are refused for those."""
-
+READ_BY_BOTH = ("AutoModelForSequenceClassification", "AutoModelForQuestionAnswering")
+"""The classes of those that do."""
 
 __all__ = ["CASES", "METHODS", "TASKS", "Case", "everything", "pairs", "pairwise", "possible"]
 
@@ -49,9 +50,7 @@ def possible(case: Case) -> bool:
 def _takes_prompts(case: Case) -> bool:
     """Whether a text is read, and read once."""
     task = KINDS[case.task].task()
-    return bool(task.reads == "tokenizer") and not (
-        case.family in READ_TWICE and task.auto_class == "AutoModelForSequenceClassification"
-    )
+    return bool(task.reads == "tokenizer") and not (case.family in READ_TWICE and task.auto_class in READ_BY_BOTH)
 
 
 def everything() -> list[Case]:

@@ -110,7 +110,9 @@ def test_rows_of_two_methods_are_those_of_solo_runs(pair):
             if name is None:
                 assert output.logits[row] is None
                 if bare is not None and output.last_hidden_state is not None:
-                    assert differ(output.last_hidden_state[row], bare[row]) <= far
+                    # DeBERTa's padding attends to all places of the batch, and beside a prompt there are more.
+                    real = inputs["attention_mask"][row].bool() if prompted else slice(None)
+                    assert differ(output.last_hidden_state[row][real], bare[row][real]) <= far
                 continue
             found, want = output.logits[row], alone[name][row]
             assert found.shape == want.shape

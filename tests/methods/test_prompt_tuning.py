@@ -195,10 +195,10 @@ def test_what_cannot_be_right_is_refused() -> None:
     for knobs in ({"top": 1}, {"layers": (0,)}, {"modules": ("query",)}):
         refused(ConfigError, "in front of all blocks", lambda knobs=knobs: PromptTuning(**knobs))
     refused(ConfigError, "length=0", lambda: PromptTuning(length=0))
-    for family in ("t5", "bart"):
+    for family, kind in (("t5", "single"), ("bart", "single"), ("t5", "answers")):
         bank = Bank(open_backbone(family))
-        refused(BackboneError, "reads the text once more|seq2seq-lm", lambda bank=bank: add(
-            bank, "mine", method("prompt-tuning"), "single"))  # fmt: skip
+        refused(BackboneError, "reads the text once more|seq2seq-lm", lambda bank=bank, kind=kind: add(
+            bank, "mine", method("prompt-tuning"), kind))  # fmt: skip
 
 
 def test_packed_texts_are_refused() -> None:
