@@ -158,7 +158,7 @@ class Tuner:
         return self._work.predict(texts, batch_size)
 
     def predict_proba(self, texts: Sequence[Any], batch_size: int = BATCH) -> Any:
-        """(rows, C) probabilities in the order of `classes_`; for tags a list of (words, C)."""
+        """(rows, C) probabilities in the order of `classes_`; for tags a list of (words, C). Raises as `predict`."""
         return self._work.predict_proba(texts, batch_size)
 
     def generate(self, texts: Sequence[Any], batch_size: int = BATCH, **options: Any) -> list[Any]:

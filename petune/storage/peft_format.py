@@ -35,6 +35,8 @@ def why_no_peft_config(stored: Stored) -> str | None:
         return "Every site has rank 0, so there is no module for peft to change."
     if stored.method == "prefix":
         return _why_no_prefix(stored)
+    if stored.method == "prompt-tuning":
+        return "peft puts a prompt in front of an encoder's first piece and of padding, which computes something else."
     if stored.method not in ("lora", layout.PEFT):
         return f"peft has no method that computes what {stored.method!r} computes."
     if head_modules(stored) is None:

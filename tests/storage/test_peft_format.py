@@ -137,6 +137,12 @@ def test_a_prefix_of_some_layers_is_not_for_peft(tmp_path: Path) -> None:
     assert not (folder / "adapter_config.json").exists()
 
 
+def test_a_soft_prompt_says_why() -> None:
+    """peft has soft prompts too, at other places, so the reason is not that it has none."""
+    prompted = Stored({"method": {"name": "prompt-tuning", "knobs": {}}})
+    assert "first piece" in (why_no_peft_config(prompted) or "")
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
