@@ -94,6 +94,6 @@ def test_names_are_quoted():
 )  # fmt: skip
 def test_the_hubs_name_follows_from_the_class(auto_class, name, monkeypatch):
     """No task is listed anywhere: what transformers calls its class decides."""
-    made = type("Own", (), {"auto_class": auto_class})
+    made = type("Own", (), {"auto_class": auto_class, "__init__": lambda self, **knobs: None})
     monkeypatch.setattr("petune.storage.snippets.lookup.find", lambda room, word: made)
     assert pipeline(making.small()) == name
