@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import bisect
 import difflib
 import importlib
 import inspect
@@ -17,6 +18,11 @@ from typing import Any
 
 from petune.errors import UnknownNameError
 
+_LONGEST = 255
+"""Characters of a word that is compared: those of the longest name of an adapter."""
+_WORK = 2_000_000
+"""Pairs of characters that are compared at most: a file may list as many names as it likes, and its error must come."""
+
 
 def near(word: str, known: Iterable[str]) -> str:
     """A sentence that names the closest known words.
@@ -26,13 +32,24 @@ def near(word: str, known: Iterable[str]) -> str:
         "Did you mean 'lora'?"
     """
     options = sorted({str(k) for k in known})
-    folded = {option.lower(): option for option in options}
-    close = [folded[found] for found in difflib.get_close_matches(str(word).lower(), folded, n=3, cutoff=0.5)]
+    folded = {option.lower(): option for option in options if len(option) <= _LONGEST}
+    sought = str(word).lower()
+    close = [folded[found] for found in difflib.get_close_matches(sought, _beside(sought, folded), n=3, cutoff=0.5)]
     if close:
         return f"Did you mean {' or '.join(map(repr, close))}?"
     if len(options) <= 20:
         return f"Known: {', '.join(options) or 'none'}."
     return f"Known ({len(options)}): {', '.join(options[:20])}, ..."
+
+
+def _beside(word: str, options: Iterable[str]) -> list[str]:
+    """The options that are compared with a word: all of them, or of too many those that begin most alike."""
+    ordered = sorted(options)
+    if not ordered or len(word) > _LONGEST:
+        return []
+    most = _WORK // max(1, len(word) * max(map(len, ordered)))
+    at = bisect.bisect(ordered, word)
+    return ordered[max(0, at - most // 2 - 1) : at + most // 2 + 1] if len(ordered) > most else ordered
 
 
 def unknown(noun: str, word: str, known: Iterable[str]) -> UnknownNameError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,3 +113,27 @@ def test_a_file_holds_one_class() -> None:
 def test_near_names(word: str, known: list[str], sentence: str) -> None:
     """Close words are suggested, else a few known ones are listed."""
     assert lookup.near(word, known) == sentence
+
+
+@pytest.mark.parametrize(
+    ("word", "options"),
+    [
+        ("base_model.model." + "abcdefghij" * 20, [f"base_model.model.{'abcdefghij' * 20}{i}" for i in range(80_000)]),
+        ("ab" * 100, [f"{'aac' * 66}{i}" for i in range(80_000)]),
+        ("a" * 100_000, ["a" * 100_000 + "b"] * 10),
+    ],
+    ids=["long names", "names made to be slow", "names of 100,000 characters"],
+)
+def test_many_long_names_are_no_long_wait(word: str, options: list[str]) -> None:
+    """A file may list any number of names, and its error still comes in time."""
+    began = time.process_time()
+    assert lookup.near(word, options)
+    assert time.process_time() - began < 2
+
+
+def test_of_many_names_the_near_one_is_still_told() -> None:
+    """Where not all can be compared, those that begin alike are."""
+    names = [f"model.layers.{layer}.experts.{i}.down_proj.lora_A" for layer in range(40) for i in range(64)]
+    assert lookup.near("model.layers.7.experts.13.down_prj.lora_A", names).startswith(
+        "Did you mean 'model.layers.7.experts.13.down_proj.lora_A'"
+    )

@@ -112,6 +112,11 @@ def file_of(header: Any, payload: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text + payload
 
 
+def crowded(value: bytes) -> bytes:
+    """The first 60,000 fields of a JSON object, and the first of them once more."""
+    return b"{" + b",".join(b'"k%d":%s' % (i, value) for i in (*range(60_000), 0))
+
+
 def confirmed(files: Files, manifest: dict[str, Any] | None = None) -> Files:
     """The files, with a `petune.json` that agrees with the adapter file and exports as they are now."""
     about = json.loads(files[EXPORT])

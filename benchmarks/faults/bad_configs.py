@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.faults.adapter_folder import Form, Kind, config_kind, good, put
+from benchmarks.faults.adapter_folder import Form, Kind, config_kind, crowded, good, put
 from petune.storage.adapter_file import EXPORT
 
 SLOW = r"(([a-z.0-9_])+)+[A-Z]"
@@ -32,13 +32,14 @@ def _texts() -> list[Kind]:
         config_kind("config that is empty", invalid, text(lambda t: b"")),
         config_kind("config that is a list", "adapter_config.json holds a list", text(lambda t: b"[" + t + b"]")),
         config_kind("config with a key twice", "'r' is there twice", text(lambda t: t[:-1] + b',"r":8}')),
+        config_kind("config with 60,000 keys and one twice", "'k0' is there twice", text(lambda t: crowded(b"0") + b"," + t[1:])),
         config_kind("config with NaN", "NaN is no JSON number", text(lambda t: t[:-1] + b',"x":NaN}')),
         config_kind("config nested 100,000 deep", invalid, text(lambda t: b'{"a":' + b"[" * 100_000)),
         config_kind("config that is no UTF-8", invalid, text(lambda t: t[:-1] + b',"\xff":1}')),
         config_kind("config in UTF-16", invalid, text(lambda t: t.decode().encode("utf-16"))),
         config_kind("config of NULs", invalid, text(lambda t: bytes(len(t)))),
         config_kind("config that is a Git LFS pointer", invalid, text(lambda t: b"version https://git-lfs")),
-    ]
+    ]  # fmt: skip
 
 
 def _types() -> list[Kind]:
@@ -84,6 +85,8 @@ def _values() -> list[Kind]:
         config_kind("a block that is left out", "layers_to_transform=.* leaves it out", _set(layers_to_transform=[1])),
         config_kind("another rank in a pattern", rank, _set(rank_pattern={"query": 1_000_000})),
         config_kind("alpha of 0 in a pattern", "lora_alpha=0", _set(alpha_pattern={"query": 0})),
+        config_kind("400,000 entries in a pattern", "rank_pattern has 400000 entries", _set(rank_pattern={f"no{i}": 4 for i in range(400_000)})),
+        config_kind("10,000 modules_to_save", "modules_to_save holds 1000\\d names", _set(modules_to_save=["x"] * 10_000)),
         config_kind("modules_to_save without tensors", "modules_to_save names 'pooler'", _set(modules_to_save=["pooler"])),
         config_kind("modules_to_save of numbers", "modules_to_save holds other", _set(modules_to_save=[1])),
         config_kind("no task, no modules_to_save", "names no task", _set(task_type=None, modules_to_save=None)),
@@ -139,6 +142,7 @@ def _about() -> list[Kind]:
     outside = {"../../outside": "0" * 64}
     return [
         about("petune.json cut off", "petune.json is not valid JSON", lambda said: json.dumps(said).encode()[:300]),
+        about("petune.json with 60,000 keys and one twice", "'k0' is there twice", lambda said: crowded(b"0") + b"}"),
         about("petune.json with other labels", "petune.json .*differs .*in 'labels'", lambda s: s.update(labels=["a"])),
         about("petune.json that lists a file outside", "is outside of the folder", lambda s: s["exports"].update(outside)),
         about("petune.json whose exports are a list", "petune.json .*in 'exports'", lambda s: s.update(exports=[])),

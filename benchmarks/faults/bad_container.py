@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from benchmarks.faults.adapter_folder import A, B, Kind, bytes_kind, file_of, header_kind, header_of
+from benchmarks.faults.adapter_folder import A, B, Kind, bytes_kind, crowded, file_of, header_kind, header_of
 
 _WHOLE = "no whole safetensors file"
 _DAMAGED = "with its digests made right it is another adapter that is as good"
@@ -90,6 +90,7 @@ def _headers() -> list[Kind]:
         bytes_kind("header in single quotes", json_error, text(lambda t: t.replace(b'"F32"', b"'F32'"))),
         bytes_kind("header with NaN", "NaN is no JSON number", text(lambda t: t.replace(b'"F32"', b"NaN", 1))),
         bytes_kind("a tensor twice", twice, text(lambda t: t[:-1] + f',"{A}":null}}'.encode())),
+        bytes_kind("60,000 tensors and one twice", twice, text(lambda t: crowded(b"null") + b"," + t[1:])),
         bytes_kind("metadata twice", twice, text(lambda t: t[:-1] + b',"__metadata__":{}}')),
         header_kind("metadata is a list", "'__metadata__' is no mapping", lambda h: h.update(__metadata__=[])),
         header_kind("metadata is null", "'__metadata__' is no mapping", lambda h: h.update(__metadata__=None)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from petune.errors import AdapterFileError, ConfigError
 from petune.lookup import near
 from petune.patterns import matcher
+from petune.storage.peft_patterns import Patterns, endings
 
 _NAME = re.compile(r"base_model\.model\.(?P<site>.+)\.lora_(?P<part>[ABE])(\.weight)?")
 _RANKNUM_GUARD = 1e-5
@@ -40,17 +42,25 @@ def layers(
     _check_left_out(said, list(pairs), source)
     _check_blocks(said, list(pairs), config, source)
     adalora = said["peft_type"] == "ADALORA"
-    scales = {path: _scale(said, path, parts, adalora, source) for path, parts in pairs.items()}
+    rank_of, alpha_of = Patterns(said, "rank_pattern"), Patterns(said, "alpha_pattern")
+    said_alphas = {path: alpha_of.value(path, said.get("lora_alpha", 8)) for path in pairs}
+    said_ranks = {} if adalora else {path: rank_of.value(path, said.get("r", 8)) for path in pairs}
+    scales = {
+        path: _adalora_scale(said, path, parts, source)
+        if adalora
+        else _scale(said, path, parts, said_ranks[path], said_alphas[path], source)
+        for path, parts in pairs.items()
+    }
     ranks = {path: int(parts["A"].shape[0]) for path, parts in pairs.items()}
     knobs: dict[str, Any] = {"dropout": _number(said, "lora_dropout", 0.0, source)}
-    alphas = {_pattern(said, "alpha_pattern", path, said.get("lora_alpha", 8)) for path in pairs}
+    alphas = set(said_alphas.values())
     fold = adalora or len(alphas) > 1
     if fold:
         knobs |= {"alpha": None, "rslora": False}
         notices.append(f"The scale of each site of {source} is folded into its factors.")
     else:
         knobs |= {"alpha": alphas.pop(), "rslora": bool(said.get("use_rslora", False))}
-    common = max([r for r in ranks.values() if r] or [1], key=list(ranks.values()).count)
+    common = max([r for r in ranks.values() if r] or [1], key=Counter(ranks.values()).__getitem__)
     short = {path: path.removeprefix(f"{prefix}.") if prefix else path for path in pairs}
     outside = next((path for path in pairs if prefix and not path.startswith(f"{prefix}.")), None)
     if outside is not None:
@@ -103,42 +113,25 @@ def _layer(parts: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
     return {"lora_A": a, "lora_B": parts["B"]}
 
 
-def _scale(said: Mapping[str, Any], path: str, parts: Mapping[str, Tensor], adalora: bool, source: str) -> float:
+def _adalora_scale(said: Mapping[str, Any], path: str, parts: Mapping[str, Tensor], source: str) -> float:
+    """What peft multiplies B A with: as it computes it, in float32, by the number of ranks before pruning."""
+    if "E" not in parts:
+        raise AdapterFileError(f"{source}: {path!r} lacks the tensor lora_E.")
+    alpha = _number(said, "lora_alpha", 8, source)
+    start = _number(said, "init_r", 12, source)
+    return float((alpha if alpha > 0 else start) / (torch.tensor(float(start)) + _RANKNUM_GUARD))
+
+
+def _scale(
+    said: Mapping[str, Any], path: str, parts: Mapping[str, Tensor], said_rank: Any, alpha: Any, source: str
+) -> float:
     """What peft multiplies B A with, and the check that its rank is the tensors' own."""
     rank = int(parts["A"].shape[0])
-    if adalora:
-        if "E" not in parts:
-            raise AdapterFileError(f"{source}: {path!r} lacks the tensor lora_E.")
-        alpha = _number(said, "lora_alpha", 8, source)
-        start = _number(said, "init_r", 12, source)
-        # As peft computes it, in float32: the number of ranks before pruning, also after it.
-        return float((alpha if alpha > 0 else start) / (torch.tensor(float(start)) + _RANKNUM_GUARD))
-    said_rank = _pattern(said, "rank_pattern", path, said.get("r", 8))
-    alpha = _pattern(said, "alpha_pattern", path, said.get("lora_alpha", 8))
     if said_rank != rank or "E" in parts:
         raise AdapterFileError(f"{source} says rank {said_rank} for {path!r}, its tensors have rank {rank}.")
     if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not math.isfinite(alpha) or alpha <= 0:
         raise AdapterFileError(f"{source}: lora_alpha={alpha!r} for {path!r}.", expected="A positive number.")
     return float(alpha) / (math.sqrt(rank) if said.get("use_rslora") else rank)
-
-
-def _pattern(said: Mapping[str, Any], field: str, path: str, otherwise: Any) -> Any:
-    """A site's value in `rank_pattern` or `alpha_pattern`; the first key that is the path, or an ending of it, wins.
-
-    peft takes the keys for regular expressions. A file's expressions are not run (they can hang), so a key with
-    more than names and escaped dots in it is refused.
-    """
-    for key, value in (said.get(field) or {}).items():
-        plain = str(key).removeprefix("^").replace("\\.", ".")
-        if not re.fullmatch(r"[\w.-]+", plain):
-            raise AdapterFileError(
-                f"{field} has the key {str(key)[:80]!r}.",
-                expected="Module names, no regular expressions.",
-                fix=f"Load the adapter in peft, name the modules in {field}, and save it again.",
-            )
-        if path == plain or (path.endswith(f".{plain}") and not str(key).startswith("^")):
-            return value
-    return otherwise
 
 
 def _number(said: Mapping[str, Any], field: str, otherwise: float, source: str) -> float:
@@ -158,14 +151,17 @@ def _check_targets(said: Mapping[str, Any], sites: list[str], source: str) -> No
         return
     if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
         raise AdapterFileError(f"{source}: target_modules is no list of names.")
-    for target in targets:
-        if not any(_ends(site, target) for site in sites):
-            raise AdapterFileError(
-                f"{source}: the target {target!r} has no tensors.",
-                fix=near(target, {site.split(".")[-1] for site in sites}),
-            )
+    wanted = set(targets)
+    met = {site: wanted.intersection(endings(site)) for site in sites}
+    idle = wanted.difference(*met.values())
+    if idle:
+        first = next(target for target in targets if target in idle)
+        raise AdapterFileError(
+            f"{source}: the target {first!r} has no tensors.",
+            fix=near(first, {site.split(".")[-1] for site in sites}),
+        )
     for site in sites:
-        if not any(_ends(site, target) for target in targets):
+        if not met[site]:
             raise AdapterFileError(f"{source}: {site!r} has tensors, but is no target.", fix=near(site, targets))
 
 
@@ -173,13 +169,13 @@ def _check_left_out(said: Mapping[str, Any], sites: list[str], source: str) -> N
     """No tensors at a site that the configuration leaves out."""
     excluded, blocks = said.get("exclude_modules"), said.get("layers_to_transform")
     out = _matcher(excluded, "exclude_modules", source) if isinstance(excluded, str) else None
-    names = excluded if isinstance(excluded, list) else []
-    wanted = [blocks] if isinstance(blocks, int) else blocks
+    names = set(map(str, excluded)) if isinstance(excluded, list) else set()
+    wanted = {str(blocks)} if isinstance(blocks, int) else set(map(str, blocks or ()))
     for site in sites:
         number = re.search(r"\.(\d+)\.", site)
-        if (out is not None and out(site)) or any(_ends(site, str(name)) for name in names):
+        if (out is not None and out(site)) or not names.isdisjoint(endings(site)):
             field = "exclude_modules"
-        elif wanted and number and int(number[1]) not in wanted:
+        elif wanted and number and str(int(number[1])) not in wanted:
             field = "layers_to_transform"
         else:
             continue
@@ -218,10 +214,6 @@ def _check_expression(pattern: str, sites: list[str], source: str) -> None:
             f"{source}: {odd!r} has tensors, but target_modules={pattern[:80]!r} does not match it.",
             fix="Save it again in peft.",
         )
-
-
-def _ends(site: str, target: str) -> bool:
-    return f".{site}".endswith(f".{target}")
 
 
 def _check_blocks(said: Mapping[str, Any], sites: list[str], config: Any, source: str) -> None:

@@ -45,6 +45,8 @@ _PREFIXES = [
 ]
 OUTPUTS = ("out_proj.weight", "classifier.weight", "score.weight")
 """How the names of a head's last map end."""
+MOST_MODULES = 100
+"""Modules of a head in one configuration."""
 
 
 def from_peft(folder: str | Path, *, config: Any = None, prefix: str | None = None) -> Stored:
@@ -160,6 +162,10 @@ def _split(
         *(said.get("modules_to_save") or ()),
         *(("classifier", "score") if said.get("task_type") in TASKS else ()),
     ]
+    if len(modules) > MOST_MODULES:  # each is held against each tensor
+        raise AdapterFileError(
+            f"{source}: modules_to_save holds {len(modules)} names.", expected=f"At most {MOST_MODULES} are read."
+        )
     if not all(isinstance(module, str) for module in modules):
         raise AdapterFileError(f"{source}: modules_to_save holds other things than names.")
     head: dict[str, Tensor] = {}

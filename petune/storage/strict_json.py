@@ -48,11 +48,12 @@ def loads(text: str | bytes, *, source: str) -> dict[str, Any]:
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        seen = dict(pairs)
-        if len(seen) != len(pairs):
-            keys = [key for key, _ in pairs]
-            raise ValueError(f"the key {next(k for k in keys if keys.count(k) > 1)!r} is there twice")
-        return seen
+        made: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in made:
+                raise ValueError(f"the key {key[:80]!r} is there twice")
+            made[key] = value
+        return made
 
     def refuse(word: str) -> Any:
         raise ValueError(f"{word} is no JSON number")
