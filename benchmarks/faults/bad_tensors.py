@@ -10,15 +10,17 @@ import torch
 from torch import Tensor
 
 from benchmarks.faults.adapter_folder import BIAS, HEAD, SITE, A, B, Kind, tensor_kind
+from petune.storage.layout import site_tensor
 
 Tensors = dict[str, Tensor]
+Edit = Callable[[dict[str, Any]], object]
 _FACTOR = "neither a LoRA factor of a linear map nor part of the head"
 _NOTHING = "belongs to nothing"
 
 
 def kinds() -> list[Kind]:
     """Every kind of the group."""
-    return [*_values(), *_shapes(), *_missing(), *_foreign(), *_listed()]
+    return [*_values(), *_shapes(), *_missing(), *_foreign(), *_listed(), *_claimed()]
 
 
 def _values() -> list[Kind]:
@@ -160,3 +162,56 @@ def _listed() -> list[Kind]:
         tensor_kind("a listed weight of the backbone", "head tensor .* fits nowhere", weight, layout=listed),
         tensor_kind("a listed part of the head more", "head tensor .* fits nowhere", extra, layout=extra_listed),
     ]  # fmt: skip
+
+
+N = 20_000_000
+"""A size that nobody has the memory for, where it is believed."""
+
+
+def _claimed() -> list[Kind]:
+    """Tensors that claim a size and hold little or nothing."""
+
+    def manifest(method: str, knob: str, shapes: dict[str, list[int]], *, file: bool = False) -> Edit:
+        def edit(manifest: dict[str, Any]) -> None:
+            layout = manifest["layout"]
+            manifest["method"] = {"name": method, "knobs": {knob: max(*shapes.values())[0]}}
+            layout["sites"] = {site: list(shapes) for site in layout["sites"]}
+            named = {_named(site, short): shape for site in layout["sites"] for short, shape in shapes.items()}
+            if not file:
+                empty = {name: shape for name, shape in named.items() if 0 in shape}
+                layout["empty"] = {name: {"dtype": "float32", "shape": shape} for name, shape in empty.items()}
+
+        return edit
+
+    def instead(shapes: dict[str, list[int]]) -> Callable[[Tensors], object]:
+        def edit(tensors: Tensors) -> None:
+            for name in [name for name in tensors if name.endswith("lora_A.weight")]:
+                site = name.removeprefix("base_model.model.bert.").removesuffix(".lora_A.weight")
+                tensors.pop(_named(site, "lora_A")), tensors.pop(_named(site, "lora_B"))
+                tensors.update({_named(site, short): torch.zeros(shape) for short, shape in shapes.items()})
+
+        return edit
+
+    lora = {"lora_A": [N, 0], "lora_B": [0, N]}
+    prefix = {"keys": [N, 0, 16], "values": [N, 0, 16]}
+    bottleneck = {"down.weight": [N, 0], "down.bias": [N], "up.weight": [0, N], "up.bias": [0]}
+    narrow = {"lora_A": [5000, 1], "lora_B": [1, 5000]}
+    empty, none = "is no empty tensor of an adapter", "has no elements"
+
+    def kind(name: str, words: str, method: str, knob: str, shapes: dict[str, list[int]], *, file: bool) -> Kind:
+        peft = {True: "says rank 4", False: "no LoRA factors"}[file] if method == "lora" else ""
+        layout = manifest(method, knob, shapes, file=file)
+        return tensor_kind(name, words, instead(shapes if file else {}), layout=layout, peft=peft)
+
+    return [
+        kind("empty factors of rank 20,000,000", empty, "lora", "rank", lora, file=False),
+        kind("an empty prefix of 20,000,000 positions", empty, "prefix", "length", prefix, file=False),
+        kind("an empty bottleneck of width 20,000,000", empty, "bottleneck", "width", bottleneck, file=False),
+        kind("factors in the file that are empty", none, "lora", "rank", lora, file=True),
+        kind("a prefix in the file that is empty", none, "prefix", "length", prefix, file=True),
+        kind("factors that are long and narrow", "rank=5000 at .*At most 4096", "lora", "rank", narrow, file=True),
+    ]
+
+
+def _named(site: str, short: str) -> str:
+    return site_tensor("lora", "bert", site, short)

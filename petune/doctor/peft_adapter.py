@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from petune.doctor import recipe, tensors
 from petune.doctor.chart import Chart
-from petune.doctor.expressions import danger
+from petune.doctor.expressions import LONGEST, danger
 from petune.lookup import near
 from petune.storage import adapter_file, peft_fields, peft_reading
 
@@ -19,6 +20,9 @@ FILE, CONFIG = adapter_file.ADAPTER, adapter_file.PEFT_CONFIG
 _WITH_PEFT = "Load this adapter with peft itself."
 _EXPRESSIONS = ("target_modules", "exclude_modules", "feedforward_modules", "layers_pattern", "modules_to_save")
 _PATTERNS = ("rank_pattern", "alpha_pattern")
+_NAME = re.compile(r"\^?[\w.-]+")
+_MOST_ODD = 100
+"""Texts of one field that are looked at as expressions."""
 _FACTORS = re.compile(r"\.lora_(A|B|E|embedding_A|embedding_B|magnitude_vector)\b|\.ranknum\b")
 
 
@@ -73,19 +77,27 @@ def _expressions(chart: Chart, said: Mapping[str, Any]) -> None:
     for field in (*_EXPRESSIONS, *_PATTERNS):
         value = said.get(field)
         texts = [value] if isinstance(value, str) else list(value) if isinstance(value, list | dict) else []
-        for text in texts:
+        for text in _odd(texts):
             # In a list peft takes names, but for patterns.
             expression = isinstance(value, str) or field in _PATTERNS or field == "layers_pattern"
-            why = danger(text) if isinstance(text, str) and expression else None
+            why = danger(text) if expression else None
             if why:
                 cause = f"The regular expression {text[:80]!r} may run for ever in peft: {why}."
                 chart.add("warning", "expression", CONFIG, cause, field, "Write the names of the modules as a list.")
+
+
+def _odd(texts: list[Any]) -> list[str]:
+    """The first texts that are no mere names of modules; a file may list more than anybody waits for."""
+    strings = (text for text in texts if isinstance(text, str))
+    odd = (text for text in strings if len(text) > LONGEST or not _NAME.fullmatch(text.replace("\\.", ".")))
+    return list(itertools.islice(odd, _MOST_ODD))
 
 
 def _base_weights(chart: Chart, said: Mapping[str, Any], named: Mapping[str, Tensor]) -> None:
     """Tensors under plain names of the backbone: peft would write them over its weights."""
     heads = [module for module in said.get("modules_to_save") or () if isinstance(module, str)]
     heads += ["classifier", "score"] if said.get("task_type") in peft_reading.TASKS else []
+    heads = heads[: peft_reading.MOST_MODULES]  # the loader refuses more
     lora = said.get("peft_type") in ("LORA", "ADALORA")
     wrong = [
         name
@@ -110,11 +122,11 @@ def _ranks(chart: Chart, said: Mapping[str, Any], named: Mapping[str, Tensor]) -
     if sites:
         chart.facts |= {"rank": ranks[0] if len(ranks) == 1 else ranks, "sites": len(sites)}
         chart.facts["targets"] = sorted({site.rsplit(".", 1)[-1] for site in sites})
-    missing = {site for site in sites if not any(name.startswith(f"{site}.lora_B") for name in named)}
+    missing = sites - {name.rpartition(".lora_B")[0] for name in named}
     chart.errors("missing-tensor", FILE, {f"{site}.lora_B.weight" for site in missing}, "It has no partner to lora_A.")
     if said.get("use_dora"):
-        plain = {f"{site}.lora_magnitude_vector" for site in sites}
-        missing = {name for name in plain if not any(key.startswith(name) for key in named)}
+        missing = sites - {name.rpartition(".lora_magnitude_vector")[0] for name in named}
+        missing = {f"{site}.lora_magnitude_vector" for site in missing}
         chart.errors("missing-tensor", FILE, missing, "It is missing, though use_dora is on.")
 
 

@@ -82,8 +82,9 @@ def unflatten(tensors: Mapping[str, Tensor], manifest: dict[str, Any], source: s
     stored = Stored(manifest)
     layout = manifest["layout"]
     _check_form(layout, source)
-    every = {**tensors, **_empty(layout, source)}
     sites = list(_sites(stored, layout))
+    factors = {name: short for _, short, name in sites if stored.method == "lora" and name not in tensors}
+    every = {**tensors, **_empty(layout, factors, source)}
     wanted = (
         {name for _, _, name in sites} | {layout["head_at"] + name for name in layout["head"]} | set(layout["derived"])
     )
@@ -113,15 +114,26 @@ def _same_names(wanted: set[str], there: set[str], source: str) -> None:
             )
 
 
-def _empty(layout: Mapping[str, Any], source: str) -> dict[str, Tensor]:
-    """The tensors without elements."""
+def _empty(layout: Mapping[str, Any], factors: Mapping[str, str], source: str) -> dict[str, Tensor]:
+    """The tensors without elements: the factors of LoRA's sites of rank 0, and nothing else.
+
+    Any other size would be believed without a byte behind it, and memory asked for by it.
+
+    Args:
+        factors: the names of LoRA factors that the file does not hold -> `lora_A` or `lora_B`.
+    """
     made = {}
     for name, form in layout["empty"].items():
         form = form if isinstance(form, dict) else {}
         dtype, shape = form.get("dtype"), form.get("shape")
         sizes = shape if isinstance(shape, list) else []
-        if dtype not in DTYPES or 0 not in sizes or not all(type(n) is int and 0 <= n < 2**31 for n in sizes):
-            raise AdapterFileError(f"{source}: layout.empty[{name!r}] is no empty tensor.")
+        whole = len(sizes) == 2 and all(type(n) is int and 0 <= n < 2**31 for n in sizes)
+        rank, width = (sizes if factors.get(name) == "lora_A" else sizes[::-1]) if whole else (None, 0)
+        if dtype not in DTYPES or name not in factors or rank != 0 or not width:
+            raise AdapterFileError(
+                f"{source}: layout.empty[{name!r}] is no empty tensor of an adapter.",
+                expected="A factor of a LoRA site of rank 0: lora_A (0, d_in) or lora_B (d_out, 0).",
+            )
         made[name] = torch.empty(sizes, dtype=DTYPES[dtype])
     return made
 

@@ -16,7 +16,9 @@ from petune.storage.stored import Stored
 
 _LARGEST = 1e18
 _USUAL = 4096
-"""A size that costs nothing, whatever the tensors are."""
+"""A size that costs little, whatever the tensors are."""
+_LONG = 16_384
+"""The same for the length of a prefix, which costs less than a rank."""
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
@@ -26,6 +28,7 @@ def check(stored: Stored, source: str) -> list[str]:
     Raises:
         AdapterFileError: with the tensor or key, and the cause.
     """
+    _none_empty(stored, source)
     for name, tensor in _named(stored):
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             bad = int((~torch.isfinite(tensor)).sum())
@@ -64,6 +67,21 @@ def _named(stored: Stored) -> Iterator[tuple[str, Tensor]]:
     yield from stored.head.items()
 
 
+def _none_empty(stored: Stored, source: str) -> None:
+    """Only a LoRA site of rank 0 has tensors without elements; elsewhere a size would be claimed for nothing."""
+    pruned = set()
+    for path, tensors in stored.layers.items() if stored.method == "lora" else ():
+        a, b = (tuple(tensors[short].shape) if short in tensors else () for short in ("lora_A", "lora_B"))
+        if len(a) == len(b) == 2 and a[0] == b[1] == 0 and a[1] and b[0]:
+            pruned |= {f"{path}.lora_A", f"{path}.lora_B"}
+    for name, tensor in _named(stored):
+        if not tensor.numel() and name not in pruned:
+            raise AdapterFileError(
+                f"{source}: the tensor {name!r} of shape {tuple(tensor.shape)} has no elements.",
+                expected="Only the factors of a LoRA site of rank 0 have none: (0, d_in) and (d_out, 0).",
+            )
+
+
 def _lora(stored: Stored, source: str) -> None:
     """The factors fit each other and the ranks of the manifest; the scale is a finite number."""
     knobs = stored.knobs
@@ -72,7 +90,9 @@ def _lora(stored: Stored, source: str) -> None:
         raise AdapterFileError(f"{source}: rank={rank!r}, ranks={ranks!r}.", expected="A whole number and a mapping.")
     if alpha is not None and (type(alpha) not in (int, float) or not math.isfinite(alpha) or alpha <= 0):
         raise AdapterFileError(f"{source}: alpha={alpha!r}.", expected="A positive number, or null.")
-    largest = max([len(t["lora_A"]) for t in stored.layers.values() if "lora_A" in t and t["lora_A"].ndim], default=0)
+    factors = [t["lora_A"] for t in stored.layers.values() if "lora_A" in t]
+    # A tensor without elements may claim any size.
+    largest = max([len(a) for a in factors if a.ndim and a.numel()], default=0)
     if not 1 <= rank <= max(_USUAL, largest):  # sites without tensors would be built with it before they are missed
         raise AdapterFileError(
             f"{source}: rank={rank!r}.", expected=f"1 to {max(_USUAL, largest)}, as the tensors are."
@@ -89,6 +109,7 @@ def _lora(stored: Stored, source: str) -> None:
                 f"{source}: at {path!r} lora_A is {tuple(a.shape)} and lora_B {tuple(b.shape)}.",
                 expected=f"({wanted}, d_in) and (d_out, {wanted}), by the rank in the manifest.",
             )
+        _no_wider(path, "rank", wanted, max(a.shape[1], b.shape[0]), source)
 
 
 def _prefix(stored: Stored, source: str) -> None:
@@ -103,6 +124,7 @@ def _prefix(stored: Stored, source: str) -> None:
                 f"{source}: at {path!r} keys are {shapes[0]} and values {shapes[1]}.",
                 expected=f"({length}, H, K) each, by the length in the manifest.",
             )
+        _no_wider(path, "length", length, shapes[0][1] * shapes[0][2], source, _LONG)
 
 
 def _bottleneck(stored: Stored, source: str) -> None:
@@ -117,6 +139,7 @@ def _bottleneck(stored: Stored, source: str) -> None:
                 f"{source}: at {path!r} down.weight is {down} and up.weight {up}.",
                 expected=f"({width}, d_in) and (d_out, {width}), by the width in the manifest.",
             )
+        _no_wider(path, "width", width, max(down[1], up[0]), source)
 
 
 def _long_tail(stored: Stored, source: str) -> None:
@@ -133,6 +156,16 @@ def _long_tail(stored: Stored, source: str) -> None:
                 raise AdapterFileError(
                     f"{source}: {field}={size!r}.", expected=f"At most {largest}, the size of the largest tensor."
                 )
+
+
+def _no_wider(path: str, knob: str, inner: Any, outer: int, source: str, usual: int = _USUAL) -> None:
+    """A layer of this inner size is built for the backbone's own widths before shapes are compared.
+
+    So narrow tensors, which cost a file nothing, must not ask for one of any size.
+    """
+    most = max(usual, 4 * outer)
+    if type(inner) is not int or inner > most:
+        raise AdapterFileError(f"{source}: {knob}={inner!r} at {path!r}.", expected=f"At most {most} for such tensors.")
 
 
 def _some(stored: Stored, source: str) -> None:

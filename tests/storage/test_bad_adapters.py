@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from petune.errors import AdapterFileError
-from petune.storage import container, strict_json
+from petune.storage import container, soundness, strict_json
 from petune.storage.adapter_file import read, write
 from petune.storage.stored import Stored
 from tests.storage import making
@@ -137,3 +137,31 @@ def test_a_folder_that_peft_saved_over_is_one_by_peft(tmp_path: Path) -> None:
     config = json.loads((folder / "adapter_config.json").read_text("utf-8"))
     (folder / "adapter_config.json").write_text(json.dumps({**config, "peft_version": "0.21.2"}), "utf-8")
     assert read(folder).manifest["trained_as"] == "lora"
+
+
+@pytest.mark.parametrize(
+    ("method", "knob", "shapes"),
+    [
+        ("lora", "rank", {"lora_A": (5000, 4), "lora_B": (4, 5000)}),
+        ("prefix", "length", {"keys": (20_000, 1, 1), "values": (20_000, 1, 1)}),
+        ("bottleneck", "width", {"down.weight": (5000, 1), "down.bias": (5000,), "up.weight": (1, 5000), "up.bias": (1,)}),
+        ("lora", "rank", {"lora_A": (2**31, 0), "lora_B": (0, 2**31)}),
+        ("prefix", "length", {"keys": (2**31, 0, 16), "values": (2**31, 0, 16)}),
+        ("bottleneck", "width", {"down.weight": (5, 0), "down.bias": (5,), "up.weight": (0, 5), "up.bias": (0,)}),
+    ],
+)  # fmt: skip
+def test_narrow_tensors_ask_for_no_wide_layers(method: str, knob: str, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Layers are built at the backbone's widths, so a size without bytes behind it would cost gigabytes there."""
+    layers = {"layer.0.q": {short: torch.zeros(shape) for short, shape in shapes.items()}}
+    made = making.small()
+    recipe = {"name": method, "knobs": {knob: max(*shapes.values())[0]}}
+    stored = Stored({**made.manifest, "method": recipe}, layers, made.head)
+    with pytest.raises(AdapterFileError, match=r"has no elements|At most"):
+        soundness.check(stored, "it")
+
+
+def test_no_empty_tensor_takes_the_place_of_one_in_the_file(folder: Path) -> None:
+    """What the file holds is what counts."""
+    empty = {A: {"dtype": "float32", "shape": [0, 4]}}
+    _resealed(folder, lambda m, t: m["layout"]["empty"].update(empty))
+    _refused(folder, "is no empty tensor")

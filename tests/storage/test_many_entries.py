@@ -45,7 +45,7 @@ def test_a_pattern_with_an_entry_for_each_of_many_sites_is_read() -> None:
 
 def test_a_pattern_with_too_many_entries_is_refused() -> None:
     """No adapter has so many sites."""
-    with pytest.raises(AdapterFileError, match="rank_pattern has 400000 entries.*100000"):
+    with pytest.raises(AdapterFileError, match=r"rank_pattern has 400000 entries.*100000"):
         Patterns({"rank_pattern": {f"x{i}": 4 for i in range(400_000)}}, "rank_pattern")
 
 
