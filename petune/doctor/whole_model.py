@@ -47,7 +47,7 @@ def examine_weights(chart: Chart) -> None:
     files = sorted(chart.folder.glob("model*.safetensors"))
     weights = 0
     for path in files:
-        found = chart.attempt("broken-container", path.name, partial(read_header, path))
+        found = chart.attempt("broken-container", path.name, partial(container.read_header, path))
         weights += sum(_elements(entry.shape) for entry in (found.entries.values() if found else ()))
     chart.facts |= {"weights": weights, "files": len(files)}
     if (chart.folder / INDEX).is_file():
@@ -59,23 +59,6 @@ def examine_weights(chart: Chart) -> None:
             "The weights are there as a pickle alone; a pickle can run code, so petune never opens one.",
             fix="Load it with transformers where you trust it, and save it again: save_pretrained writes safetensors.",
         )
-
-
-def read_header(path: Path) -> container.Header:
-    """The header of a safetensors file of any size; its tensors stay on the disk.
-
-    Raises:
-        AdapterFileError: it cannot be opened, or is no whole container.
-    """
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            file.seek(0)
-            head = file.read(8 + min(length, container.MAX_HEADER_BYTES))
-    except OSError as error:
-        raise AdapterFileError(f"{path} could not be read ({error.strerror}, errno {error.errno}).") from error
-    return container.header(head, str(path), size=size)
 
 
 def _shards(chart: Chart) -> None:

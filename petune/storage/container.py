@@ -98,31 +98,55 @@ def read_bytes(path: Path, *, limit: int = MAX_HEADER_BYTES, tensors: bool = Fal
         UnreadableError: no regular file (a pipe would hang), too large, unreadable.
         AdapterFileError: with `tensors`, a header that is not that of the file.
     """
-    try:
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except OSError as error:
-        raise UnreadableError(f"{path} could not be opened ({error.strerror}, errno {error.errno}).") from error
-    status = os.fstat(handle)
-    if not stat.S_ISREG(status.st_mode):
-        os.close(handle)
-        raise UnreadableError(f"{path} is no regular file.", expected="A plain file was expected.")
-    with os.fdopen(handle, "rb") as file:
-        if status.st_size > limit:
-            raise UnreadableError(f"{path} has {status.st_size} bytes.", expected=f"At most {limit} are read.")
+    file, size = _opened(path)
+    with file:
+        if size > limit:
+            raise UnreadableError(f"{path} has {size} bytes.", expected=f"At most {limit} are read.")
         try:
-            first = _first(file, path, status.st_size) if tensors else b""
+            first = _first(file, size) if tensors else b""
+            if tensors:
+                header(first, str(path), size)  # a hole of many gigabytes behind a small header is not read
             return first + file.read()
         except OSError as error:
             raise UnreadableError(f"{path} could not be read ({error.strerror}, errno {error.errno}).") from error
 
 
-def _first(file: BinaryIO, path: Path, size: int) -> bytes:
-    """The header's bytes, checked: a hole of many gigabytes behind a small header is not read."""
+def read_header(path: Path) -> Header:
+    """The header of a safetensors file of any size; its tensors stay on the disk.
+
+    Raises:
+        UnreadableError: as `read_bytes`.
+        AdapterFileError: no whole container.
+    """
+    file, size = _opened(path)
+    with file:
+        try:
+            first = _first(file, size)
+        except OSError as error:
+            raise UnreadableError(f"{path} could not be read ({error.strerror}, errno {error.errno}).") from error
+    return header(first, str(path), size)
+
+
+def _opened(path: Path) -> tuple[BinaryIO, int]:
+    """A plain file, and how many bytes it has; a pipe is not waited for."""
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except OSError as error:
+        raise UnreadableError(f"{path} could not be opened ({error.strerror}, errno {error.errno}).") from error
+    except ValueError as error:  # NUL in it
+        raise UnreadableError(f"{str(path)!r} is no path.") from error
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(handle)
+        raise UnreadableError(f"{path} is no regular file.", expected="A plain file was expected.")
+    return os.fdopen(handle, "rb"), status.st_size
+
+
+def _first(file: BinaryIO, size: int) -> bytes:
+    """The bytes up to the end of the header."""
     first = file.read(8)
     length = int.from_bytes(first, "little") if size >= 8 else 0
-    first += file.read(min(length, MAX_HEADER_BYTES))
-    header(first, str(path), size)
-    return first
+    return first + file.read(min(length, MAX_HEADER_BYTES))
 
 
 def header(data: bytes, source: str, size: int | None = None) -> Header:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from petune.storage.atomic import make_folder, write_file
@@ -68,19 +68,37 @@ class Shelf(NamedTuple):
         return found
 
     def _read(self, path: Path) -> Rows:
+        if not path.is_file():  # to open a pipe is to wait for who writes to it
+            return {}
         try:
             with safe_open(path, framework="pt") as file:
                 told = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
-        except (SafetensorError, OSError):
+        except Exception:  # damage, in whatever way the reader stumbles over it
             return {}
         if told.get("identity") != self.identity or told.get("checksum") != str(_checksum(tensors)):
+            return {}
+        if not _goes_together(tensors):
             return {}
         keys = tensors.pop("keys").numpy().tobytes()
         columns = tensors.pop("lengths").unbind(1)
         parts = [tensors[f"states.{n}"].split(lengths.tolist()) for n, lengths in enumerate(columns)]
         cut = (keys[start : start + KEY] for start in range(0, len(keys), KEY))
         return dict(zip(cut, zip(*parts, strict=True), strict=True))
+
+
+def _goes_together(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether each key has its length in each stack, and each stack its pieces: a checksum is no proof of an author."""
+    keys, lengths = tensors.get("keys"), tensors.get("lengths")
+    if keys is None or lengths is None or keys.dtype != torch.uint8 or lengths.dtype != torch.int64:
+        return False
+    if lengths.ndim != 2 or keys.shape != (len(lengths), KEY) or bool((lengths < 0).any()):
+        return False
+    stacks = [tensors.get(f"states.{n}") for n in range(lengths.shape[1])]
+    if len(tensors) != 2 + len(stacks):
+        return False
+    totals = lengths.sum(0).tolist()
+    return all(s is not None and s.ndim == 2 and len(s) == n for s, n in zip(stacks, totals, strict=True))
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> int:

@@ -99,6 +99,17 @@ def test_pipes_do_not_hang(tmp_path: Path) -> None:
         assert done.stdout.strip() == "False", done.stderr
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "model-1.safetensors"])
+def test_a_pipe_among_a_models_weights_does_not_hang(tmp_path: Path, name: str) -> None:
+    """The weights themselves, and a shard that an index may name."""
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors.index.json").write_text("{}")
+    os.mkfifo(tmp_path / name)
+    code = f"from petune.doctor import diagnose; print(diagnose({str(tmp_path)!r}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=SECONDS)
+    assert "is no regular file" in done.stdout, done.stderr
+
+
 @pytest.mark.parametrize("pattern", ["(a+)+b", "(a|a)*b", "(.*)*x", ".*.*.*.*.*x", "(?:a?){30}a{30}", r"(a*)\1", "("])
 def test_expressions_are_judged_unrun(pattern: str) -> None:
     """Nested repeats, choices in repeats, rows of open repeats, references: known by their shape."""
