@@ -39,12 +39,15 @@ from petune.storage import (
 from petune.storage.card import card as default_card
 from petune.storage.placing import about
 from petune.storage.stored import Stored
+from petune.storage.tokenizer_files import TOKENIZER_FILES
 
 ADAPTER = "adapter_model.safetensors"
 EXPORT = "petune.json"
 PEFT_CONFIG = "adapter_config.json"
 EDITABLE = ("README.md", "history.jsonl")
 """Exports that people may change: their content is not checked."""
+WRITTEN = frozenset({PEFT_CONFIG, *EDITABLE, *TOKENIZER_FILES})
+"""Names of exports."""
 _TRIES = 20
 
 
@@ -81,7 +84,7 @@ def write(
         before = _listed(folder)
         atomic.write_files(folder, files)
         for name in before - set(files):  # what an earlier adapter of this folder had and this one has not
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # the save has happened
                 (folder / name).unlink()
     return folder
 
@@ -200,12 +203,15 @@ def _tokenizer_files(tokenizer: Any) -> dict[str, bytes]:
 
 
 def _listed(folder: Path) -> set[str]:
-    """The exports that the last write of this folder lists; none when that cannot be read."""
+    """The exports that the last write of this folder lists; none when that cannot be read.
+
+    The list is a file's word, and what it names is deleted: names that petune does not write are not believed.
+    """
     try:
-        listed = strict_json.loads((folder / EXPORT).read_bytes(), source=EXPORT).get("exports", {})
-    except (OSError, AdapterFileError):
+        listed = strict_json.loads(container.read_bytes(folder / EXPORT), source=EXPORT).get("exports")
+    except AdapterFileError:
         return set()
-    return {name for name in listed if Path(name).name == name and name not in (ADAPTER, EXPORT)}
+    return {name for name in listed if name in WRITTEN} if isinstance(listed, dict) else set()
 
 
 def _check_digests(tensors: Mapping[str, Any], digests: Mapping[str, Any], source: str) -> None:
