@@ -12,7 +12,7 @@ import os
 import re
 import secrets
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from petune.errors import AdapterFileError, PetuneError
@@ -54,16 +54,22 @@ def write_files(folder: str | Path, files: dict[str, bytes]) -> None:
     """
     folder = Path(folder)
     staged: list[tuple[Path, Path]] = []
+    at, renamed = folder, 0
     try:
+        for at in (folder / name for name in files):
+            if at.is_dir() and not at.is_symlink():  # no file can be renamed over it
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         for name, data in files.items():
-            staged.append((_temporary(folder), folder / name))
+            at = folder / name
+            staged.append((_temporary(folder), at))
             stage(staged[-1][0], data)
-        for number, (temporary, final) in enumerate(staged):
-            if number == 1 or (number and number == len(staged) - 1):
+        for temporary, at in staged:
+            if renamed == 1 or (renamed and renamed == len(staged) - 1):
                 sync_folder(folder)
-            os.replace(temporary, final)
+            os.replace(temporary, at)
+            renamed += 1
     except OSError as error:
-        raise _refusal(folder / list(files)[max(len(staged) - 1, 0)], error) from error
+        raise _refusal(at, error, kept=list(files)[renamed:] if renamed else []) from error
     finally:
         for temporary, _ in staged:
             with contextlib.suppress(OSError):
@@ -89,6 +95,10 @@ def make_folder(folder: str | Path) -> Path:
                 sync_folder(place.parent)
     except OSError as error:
         raise _refusal(folder, error) from error
+    except ValueError as error:  # NUL in it
+        raise AdapterFileError(
+            f"{str(folder)!r} is no path ({error}).", expected="A folder.", fix="Save to another folder."
+        ) from error
     return folder
 
 
@@ -193,8 +203,14 @@ def _named(error: OSError) -> str:
     return f"{code}: {os.strerror(error.errno)}" if error.errno else str(error)
 
 
-def _refusal(path: Path, error: OSError, refusal: type[PetuneError] = AdapterFileError) -> PetuneError:
-    """The error for an operating-system error; its number stays in the message."""
+def _refusal(
+    path: Path, error: OSError, refusal: type[PetuneError] = AdapterFileError, kept: Sequence[str] = ()
+) -> PetuneError:
+    """The error for an operating-system error; its number stays in the message.
+
+    Args:
+        kept: names that were not replaced, where others were.
+    """
     fixes = {
         errno.ENOSPC: "Free some disk space and save again.",
         errno.EDQUOT: "Free some of your quota and save again.",
@@ -203,9 +219,10 @@ def _refusal(path: Path, error: OSError, refusal: type[PetuneError] = AdapterFil
         errno.EPERM: "Save to a folder that you may write to.",
         errno.EEXIST: "Give a folder, not a file.",
         errno.ENOTDIR: "Give a folder, not a file.",
+        errno.EISDIR: "Move the folder of that name away, or save to another folder.",
     }
     return refusal(
         f"{path} could not be written ({_named(error)}, errno {error.errno}).",
-        expected="What was there before is unchanged.",
+        expected=f"Unchanged is {', '.join(kept)}." if kept else "What was there before is unchanged.",
         fix=fixes.get(error.errno or 0, "Save to another folder."),
     )

@@ -14,7 +14,7 @@ from petune.model.backbone import Backbone, quiet
 from petune.model.completing import base_of
 from petune.model.safe_reading import SAFELY
 from petune.storage import strict_json
-from petune.storage.atomic import write_file
+from petune.storage.atomic import make_folder, write_file
 from petune.storage.container import read_bytes
 from petune.storage.full_facts import FACTS, check_weights, is_full_model, weights_digest
 from petune.storage.manifest import validate
@@ -25,7 +25,7 @@ from petune.storage.stored import Stored
 
 def write_full(folder: Path, adapter: Adapter, probe_logits: torch.Tensor, tokenizer: Any) -> Path:
     """Writes the whole model so that transformers loads it, and petune's facts last."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with quiet():
         adapter.shell.model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

@@ -120,3 +120,35 @@ def test_a_file_in_the_place_of_a_folder(tmp_path: Path) -> None:
     for place in (tmp_path / "a", tmp_path / "a" / "b"):
         with pytest.raises(AdapterFileError, match="not a file"):
             atomic.make_folder(place)
+
+
+def test_a_folder_in_a_files_place_is_found_before_anything_is_written(tmp_path: Path) -> None:
+    """The error names the folder, and every other file is the old one."""
+    atomic.write_files(tmp_path, {"a": b"old", "c": b"old"})
+    (tmp_path / "b").mkdir()
+    with pytest.raises(AdapterFileError, match=r"/b could not be written \(EISDIR.* is unchanged. Move the folder"):
+        atomic.write_files(tmp_path, {"a": b"new", "b": b"new", "c": b"new"})
+    assert [(tmp_path / name).read_bytes() for name in "ac"] == [b"old", b"old"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c"]
+
+
+def test_a_rename_that_fails_in_the_middle_is_told_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the file that failed, and what is unchanged is no more than that."""
+    atomic.write_files(tmp_path, {"a": b"old", "b": b"old", "c": b"old"})
+    rename = os.replace
+
+    def fail_at_b(source: Path, target: Path) -> None:
+        if target.name == "b":
+            raise OSError(errno.EIO, "broken")
+        rename(source, target)
+
+    monkeypatch.setattr(atomic.os, "replace", fail_at_b)
+    with pytest.raises(AdapterFileError, match=r"/b could not be written \(EIO.*Unchanged is b, c\."):
+        atomic.write_files(tmp_path, {"a": b"new", "b": b"new", "c": b"new"})
+    assert [(tmp_path / name).read_bytes() for name in "abc"] == [b"new", b"old", b"old"]
+
+
+def test_a_path_with_nul_is_an_error_of_petunes() -> None:
+    """No raw ValueError; it says what is wrong with the path."""
+    with pytest.raises(AdapterFileError, match=r"'a\\x00b' is no path.*Save to another folder"):
+        atomic.make_folder("a\0b")
