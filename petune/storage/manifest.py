@@ -69,6 +69,8 @@ _CONFIG = [
     "layer_types",
     "intermediate_size",
 ]
+_LARGEST = 3e38
+"""Of answers in float32."""
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "numpy")
 
 
@@ -193,10 +195,26 @@ def validate(manifest: Mapping[str, Any], *, source: str, beside: Collection[str
     for key in ("transposed", "head_modules"):
         if not all(isinstance(item, str) for item in manifest[key] or ()):
             raise AdapterFileError(f"{source}: {key!r} holds other things than strings.", expected="A list of names.")
+    if manifest["probe"] and not _shape_of(manifest["probe"].get("logits")):
+        raise AdapterFileError(
+            f"{source}: 'probe.logits' is no table of finite numbers.",
+            expected="The answers of the adapter when it was saved.",
+            fix="Save the adapter again.",
+        )
     if not all(isinstance(label, str) for label in manifest["labels"]):
         raise AdapterFileError(f"{source}: 'labels' holds other things than strings.", expected="A list of strings.")
     if len(set(manifest["labels"])) != len(manifest["labels"]):
         raise AdapterFileError(f"{source}: a label occurs twice in 'labels'.", expected="Each label once.")
+
+
+def _shape_of(table: Any, deepest: int = 6) -> tuple[int, ...]:
+    """The shape of lists within lists of finite numbers; empty where they make no table."""
+    if not isinstance(table, list) or not table or not deepest:
+        return ()
+    if all(type(item) in (int, float) for item in table):
+        return (len(table),) if all(abs(item) <= _LARGEST for item in table) else ()
+    inner = {_shape_of(item, deepest - 1) for item in table}
+    return (len(table), *inner.pop()) if len(inner) == 1 and () not in inner else ()
 
 
 def _closed(found: Mapping[str, Any], known: Iterable[str], source: str, path: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
+import itertools
 import json
 import tempfile
 from collections.abc import Callable, Mapping
@@ -25,10 +27,14 @@ from petune.model.backbone import Backbone, quiet
 from petune.model.bodies import refuse_private
 from petune.model.twins import remembered
 from petune.storage import adapter_file, links
+from petune.storage.container import read_bytes
 from petune.storage.full_model import is_full_model, read_full, write_full
 from petune.storage.packing import pack, unpack
 from petune.storage.placing import about
 from petune.tasks.base import Task
+
+_MOST_ROWS = 500_000
+"""Rows of a history that are read."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +113,9 @@ def take(
     except BaseException:
         adapter.body.detach()
         raise
-    return Taken(adapter, home, tokenizer, [] if share else _history(folder))
+    with about(folder):
+        history = [] if share else _history(folder)
+    return Taken(adapter, home, tokenizer, history)
 
 
 def refuse_unshared(name: str, method: type[Method]) -> None:
@@ -157,12 +165,18 @@ def _recorded(said: dict[str, Any]) -> Backbone:
 
 
 def _history(folder: Path) -> list[dict[str, Any]]:
-    """The history that was saved with the adapter; it is for people, so a line that is no JSON is passed over."""
+    """The history that was saved with the adapter; it is for people, so what is no row of it is passed over.
+
+    Raises:
+        AdapterFileError: more bytes than any fit writes.
+    """
     path = folder / "history.jsonl"
+    lines = io.BytesIO(read_bytes(path) if path.is_file() else b"")
     rows = []
-    for line in path.read_text("utf-8", errors="replace").splitlines() if path.is_file() else []:
-        with contextlib.suppress(ValueError):
-            rows.append(json.loads(line))
+    for line in itertools.islice(lines, _MOST_ROWS):
+        with contextlib.suppress(ValueError, RecursionError):
+            if isinstance(row := json.loads(line.decode("utf-8", "replace")), dict):
+                rows.append(row)
     return rows
 
 
@@ -173,7 +187,9 @@ def _tokenizer(folder: Path, task: Task) -> Any:
     try:
         with quiet():
             return from_files(folder, task)
-    except Exception as error:  # whatever a loader of files from elsewhere may raise
+    except BaseException as error:  # whatever a loader of files from elsewhere may raise
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise  # of the base exceptions, that of tokenizers' own language says no more than others
         raise AdapterFileError(
             f"The tokenizer in {folder} (tokenizer_config.json) cannot be read: {error}.",
             expected="A tokenizer as transformers saves it, without code of its own.",

@@ -89,3 +89,15 @@ def test_the_small_configuration_is_json() -> None:
     for family in tiny.FAMILIES:
         small = manifest.small_config(tiny.config(family))
         assert strict_json.loads(strict_json.dumps(small), source="it")["model_type"] == small["model_type"]
+
+
+@pytest.mark.parametrize(
+    "logits", ["x", None, [], [[1, 2], [3]], [[True]], [["1"]], [[1, [2]]], [[1e39]], [10**400], [[[[[[[[1.0]]]]]]]]]
+)
+def test_answers_of_a_probe_are_a_table_of_numbers(logits: Any) -> None:
+    """Whoever replays the probe compares with them."""
+    with pytest.raises(AdapterFileError, match=r"'probe.logits' is no table of finite numbers"):
+        manifest.validate({**_good(), "probe": {"logits": logits}}, source="it")
+    with pytest.raises(AdapterFileError, match=r"'probe.logits'"):
+        manifest.validate({**_good(), "probe": {"nope": [1]}}, source="it")
+    manifest.validate({**_good(), "probe": {"logits": [[0.5, -1], [2, 3]]}}, source="it")

@@ -73,3 +73,44 @@ def test_an_adapter_that_does_not_say_where_it_is_from(tmp_path):
         shelf.take(folder, backbone())
     assert "None" not in str(caught.value)
     assert "the backbone that it was trained on" in caught.value.fix
+
+
+def test_rows_of_a_history_that_are_none_are_passed_over(tmp_path):
+    """Nested without end, no objects, no UTF-8: the history is for people."""
+    folder = write(tmp_path / "a", 0)
+    rows = [b"[" * 200_000, b"3", b"\xff", b'{"loss": 1.0}', b""]
+    (folder / "history.jsonl").write_bytes(b"\n".join(rows))
+    assert shelf.take(folder, backbone()).history == [{"loss": 1.0}]
+
+
+def test_a_history_without_end_is_refused(tmp_path, monkeypatch):
+    """A hole of many gigabytes is not read into memory."""
+    folder = write(tmp_path / "a", 0)
+    with (folder / "history.jsonl").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(AdapterFileError, match=r"history.jsonl has \d+ bytes.*At most"):
+        shelf.take(folder, backbone())
+
+
+def test_a_path_with_nul_is_an_error_of_petunes():
+    """On the way in; atomic's tests have the way out."""
+    with pytest.raises(AdapterFileError, match="There is no folder a"):
+        shelf.take("a\0b", backbone())
+
+
+def test_a_tokenizer_that_panics_is_an_error_of_petunes(tmp_path, monkeypatch):
+    """What Rust raises is no Exception; an interrupt stays what it is."""
+    folder = write(tmp_path / "a", 0)
+    (folder / "tokenizer_config.json").write_text("{}", "utf-8")
+
+    def raising(kind):
+        def fail(*given):
+            raise kind("unexpected")
+
+        monkeypatch.setattr(shelf, "from_files", fail)
+        return shelf.take(folder, backbone())
+
+    with pytest.raises(AdapterFileError, match=r"tokenizer.*cannot be read: unexpected"):
+        raising(type("PanicException", (BaseException,), {}))
+    with pytest.raises(KeyboardInterrupt):
+        raising(KeyboardInterrupt)
