@@ -8,6 +8,7 @@ from pathlib import Path
 
 from petune.errors import ConfigError, RouteError
 from petune.lookup import near
+from petune.storage import links
 from petune.storage.names import check_name
 from petune.storage.whereabouts import ADAPTER
 
@@ -63,11 +64,13 @@ class Folders:
 
         Raises:
             RouteError: no such adapter; the near names are suggested.
+            AdapterFileError: a link that leads out of the directory. It is listed, so that its use tells why.
         """
         if name in self._listed:
             return self._listed[name]
         # A name may come from anywhere: one with a path in it must not lead out of the directory.
         if self._root is not None and isinstance(name, str) and _is_name(name) and (self._root / name).is_dir():
+            links.check_inside(self._root / name, self._root)
             return self._root / name
         raise RouteError(
             f"There is no adapter {name!r} in the store.",

@@ -43,6 +43,20 @@ def check(folder: Path) -> None:
                 )
 
 
+def check_inside(path: Path, root: Path) -> None:
+    """Passes when a folder of a store lies in the store, also where it is a link.
+
+    Raises:
+        AdapterFileError: it is a link that leads out.
+    """
+    if path.is_symlink() and not (target := path.resolve()).is_relative_to(root.resolve()):
+        raise AdapterFileError(
+            f"{path} is a link to {target}, which is outside of the store.",
+            expected="A folder in the store's own directory.",
+            fix="Move or copy the folder there, or pass a mapping of names to folders.",
+        )
+
+
 def _check_link(path: Path, home: Path, blobs: Path | None) -> None:
     try:
         target = path.resolve(strict=True)

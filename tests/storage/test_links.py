@@ -9,6 +9,7 @@ import pytest
 from petune.errors import AdapterFileError
 from petune.storage import links
 from petune.storage.adapter_file import ADAPTER, read, write
+from petune.storage.folders import Folders
 from tests.storage import making
 
 
@@ -66,3 +67,19 @@ def test_a_file_that_is_gone_again_is_no_fault(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(Path, "stat", vanishing)
     links.check(folder)
+
+
+def test_a_store_follows_no_link_out_of_itself(tmp_path: Path) -> None:
+    """Inside it a link is a second name; one that leads out is refused when it is used, and says why."""
+    write(tmp_path / "store" / "it", making.small())
+    write(tmp_path / "outside", making.small())
+    (tmp_path / "store" / "again").symlink_to("it")
+    (tmp_path / "store" / "away").symlink_to("../outside")
+    (tmp_path / "same").symlink_to("store")
+    for root in ("store", "same"):
+        folders = Folders(tmp_path / root)
+        assert folders.names() == ("again", "away", "it")
+        assert read(folders.find("again")).manifest["name"] == "small"
+        with pytest.raises(AdapterFileError, match=r"away is a link to .*outside of the store.*mapping"):
+            folders.find("away")
+    assert Folders({"away": tmp_path / "store" / "away"}).find("away")
