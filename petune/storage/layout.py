@@ -83,7 +83,7 @@ def unflatten(tensors: Mapping[str, Tensor], manifest: dict[str, Any], source: s
     layout = manifest["layout"]
     _check_form(layout, source)
     sites = list(_sites(stored, layout))
-    factors = {name: short for _, short, name in sites if stored.method == "lora" and name not in tensors}
+    factors = {name: short for _, short, name in sites if short in ("lora_A", "lora_B") and name not in tensors}
     every = {**tensors, **_empty(layout, factors, source)}
     wanted = (
         {name for _, _, name in sites} | {layout["head_at"] + name for name in layout["head"]} | set(layout["derived"])

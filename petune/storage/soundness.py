@@ -70,7 +70,7 @@ def _named(stored: Stored) -> Iterator[tuple[str, Tensor]]:
 def _none_empty(stored: Stored, source: str) -> None:
     """Only a LoRA site of rank 0 has tensors without elements; elsewhere a size would be claimed for nothing."""
     pruned = set()
-    for path, tensors in stored.layers.items() if stored.method == "lora" else ():
+    for path, tensors in stored.layers.items():
         a, b = (tuple(tensors[short].shape) if short in tensors else () for short in ("lora_A", "lora_B"))
         if len(a) == len(b) == 2 and a[0] == b[1] == 0 and a[1] and b[0]:
             pruned |= {f"{path}.lora_A", f"{path}.lora_B"}

@@ -144,7 +144,7 @@ def test_a_folder_that_peft_saved_over_is_one_by_peft(tmp_path: Path) -> None:
     [
         ("lora", "rank", {"lora_A": (5000, 4), "lora_B": (4, 5000)}),
         ("prefix", "length", {"keys": (20_000, 1, 1), "values": (20_000, 1, 1)}),
-        ("bottleneck", "width", {"down.weight": (5000, 1), "down.bias": (5000,), "up.weight": (1, 5000), "up.bias": (1,)}),
+        ("bottleneck", "width", {"down.weight": (5000, 1), "up.weight": (1, 5000), "down.bias": (9,), "up.bias": (1,)}),
         ("lora", "rank", {"lora_A": (2**31, 0), "lora_B": (0, 2**31)}),
         ("prefix", "length", {"keys": (2**31, 0, 16), "values": (2**31, 0, 16)}),
         ("bottleneck", "width", {"down.weight": (5, 0), "down.bias": (5,), "up.weight": (0, 5), "up.bias": (0,)}),
