@@ -16,7 +16,7 @@ from petune.storage.whereabouts import near_folders
 ADAPTER, CONFIG, EXPORT = adapter_file.ADAPTER, adapter_file.PEFT_CONFIG, adapter_file.EXPORT
 _MARKS = (ADAPTER, CONFIG, EXPORT, "adapter_model.bin", *other_library.WEIGHTS)
 """Who has one of these is an adapter folder, or was meant to be one."""
-_LICENSE = re.compile(r"\A---\s*\n(?:.*\n)*?license:[ \t]*(\S.{0,80})", re.MULTILINE)
+_LICENSE = re.compile(r"^license:[ \t]*(\S.{0,80})", re.MULTILINE)
 
 
 def diagnose(folder: str | Path) -> Diagnosis:
@@ -137,7 +137,8 @@ def _license(folder: Path) -> str | None:
     if not path.is_file():
         return None
     with path.open("rb") as file:
-        found = _LICENSE.search(file.read(8192).decode("utf-8", "replace"))
+        text = file.read(8192).decode("utf-8", "replace")
+    found = _LICENSE.search(text) if text.partition("\n")[0].rstrip() == "---" else None
     return found[1].strip() if found else None
 
 

@@ -48,11 +48,11 @@ def loads(text: str | bytes, *, source: str) -> dict[str, Any]:
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        made: dict[str, Any] = {}
-        for key, value in pairs:
-            if key in made:
-                raise ValueError(f"the key {key[:80]!r} is there twice")
-            made[key] = value
+        made = dict(pairs)
+        if len(made) != len(pairs):
+            seen: set[str] = set()
+            twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+            raise ValueError(f"the key {twice[:80]!r} is there twice")
         return made
 
     def refuse(word: str) -> Any:

@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -108,6 +109,16 @@ def test_a_pipe_among_a_models_weights_does_not_hang(tmp_path: Path, name: str) 
     code = f"from petune.doctor import diagnose; print(diagnose({str(tmp_path)!r}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=SECONDS)
     assert "is no regular file" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("card", ["---" + "\n" * 8180, "---" + "\n \n" * 2700, "---\nlicense:" + " " * 8000])
+def test_a_card_without_a_licence_is_no_long_wait(tmp_path: Path, card: str) -> None:
+    """Its first lines are looked through once."""
+    folder = folders.own(tmp_path)
+    (folder / "README.md").write_text(card)
+    began = time.process_time()
+    assert "license" not in diagnose(folder).facts
+    assert time.process_time() - began < 2
 
 
 @pytest.mark.parametrize("pattern", ["(a+)+b", "(a|a)*b", "(.*)*x", ".*.*.*.*.*x", "(?:a?){30}a{30}", r"(a*)\1", "("])
