@@ -99,7 +99,7 @@ def _words(value: Any) -> str:
         return ", ".join(_words(item) for item in value[:8]) + more
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
-    return str(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _wrapped(text: str, first: str, then: str) -> list[str]:

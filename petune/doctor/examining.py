@@ -9,7 +9,7 @@ from pathlib import Path
 from petune.doctor import checkpoints, other_library, own_adapter, peft_adapter, whole_model
 from petune.doctor.chart import Chart
 from petune.doctor.diagnosis import Diagnosis
-from petune.doctor.surroundings import look_around
+from petune.doctor.surroundings import is_pickle, look_around
 from petune.storage import adapter_file, checkpoint, container, full_facts, strict_json
 from petune.storage.whereabouts import near_folders
 
@@ -164,5 +164,10 @@ def _no_folder(chart: Chart) -> str:
     if not os.path.lexists(folder):
         chart.error("missing", "", f"There is no folder {folder}.", fix=near_folders(folder.parent, folder.name))
         return "nothing"
-    chart.error("nothing-known", "", "It is no folder.", fix=f"Pass the folder around it: {folder.parent}.")
+    around = os.path.dirname(os.path.abspath(folder))
+    if folder.is_file() and is_pickle(folder):
+        cause = "It is a pickle, which can run code when it is opened, so petune never does."
+        chart.error("pickle", folder.name, cause, fix=f"Pass the folder around it, {around}")
+    else:
+        chart.error("nothing-known", folder.name, "It is no folder.", fix=f"Pass the folder around it, {around}")
     return "file"

@@ -16,8 +16,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +38,13 @@ from petune.storage import (
 from petune.storage.card import card as default_card
 from petune.storage.placing import about
 from petune.storage.stored import Stored
-from petune.storage.tokenizer_files import TOKENIZER_FILES
+from petune.storage.tokenizer_files import TOKENIZER_FILES, files_of
 
 ADAPTER = "adapter_model.safetensors"
 EXPORT = "petune.json"
 PEFT_CONFIG = "adapter_config.json"
-EDITABLE = ("README.md", "history.jsonl")
+CARD = "README.md"
+EDITABLE = (CARD, "history.jsonl")
 """Exports that people may change: their content is not checked."""
 WRITTEN = frozenset({PEFT_CONFIG, *EDITABLE, *TOKENIZER_FILES})
 """Names of exports."""
@@ -62,7 +62,7 @@ def write(
     """Writes an adapter folder; the adapter in it is the old one or the new one, whole, at any moment.
 
     Args:
-        folder: made if it is not there; other files in it stay.
+        folder: made if it is not there; other files in it stay, and so does a README.md that was there before.
         tokenizer: a transformers tokenizer, saved beside the adapter.
         history: one JSON object per line of `history.jsonl`; a figure that is not finite is null there.
         card: the text of `README.md`; None: the card of facts (`petune.storage.card`).
@@ -74,14 +74,18 @@ def write(
     data, made = _packed(stored)
     sha256 = hashlib.sha256(data).hexdigest()
     exports = _exports(stored, tokenizer, history, default_card(stored) if card is None else card)
-    listed = {name: None if name in EDITABLE else hashlib.sha256(text).hexdigest() for name, text in exports.items()}
-    about = {**made, "adapter_sha256": sha256, "exports": listed}
-    # petune.json goes first: from then on the old adapter's exports are stale, which is no error, until the commit.
-    files = {EXPORT: (strict_json.dumps(about, indent=1) + "\n").encode(), **exports, ADAPTER: data}
     folder = atomic.make_folder(folder)
     with atomic.only_writer(folder):
         atomic.sweep(folder)
         before = _listed(folder)
+        if _is_anothers(folder, before):
+            del exports[CARD]
+        digests = {
+            name: None if name in EDITABLE else hashlib.sha256(text).hexdigest() for name, text in exports.items()
+        }
+        about = {**made, "adapter_sha256": sha256, "exports": digests}
+        # petune.json goes first: from then on the old adapter's exports are stale, which is no error, until the commit.
+        files = {EXPORT: (strict_json.dumps(about, indent=1) + "\n").encode(), **exports, ADAPTER: data}
         atomic.write_files(folder, files)
         for name in before - set(files):  # what an earlier adapter of this folder had and this one has not
             with contextlib.suppress(OSError):  # the save has happened
@@ -184,7 +188,7 @@ def _sha256(text: str) -> str:
 
 def _exports(stored: Stored, tokenizer: Any, history: list[dict[str, Any]] | None, card: str) -> dict[str, bytes]:
     """File name -> bytes of everything beside the adapter file, `petune.json` left out."""
-    files = {} if tokenizer is None else _tokenizer_files(tokenizer)
+    files = {} if tokenizer is None else files_of(tokenizer)
     config = peft_format.adapter_config(stored)
     if config is not None:
         files[PEFT_CONFIG] = (strict_json.dumps(config, indent=2) + "\n").encode()
@@ -192,14 +196,8 @@ def _exports(stored: Stored, tokenizer: Any, history: list[dict[str, Any]] | Non
         rows = enumerate(map(strict_json.nulled, history))
         lines = [strict_json.dumps(row, source=f"history row {i}") + "\n" for i, row in rows]
         files["history.jsonl"] = "".join(lines).encode()
-    files["README.md"] = card.encode()
+    files[CARD] = card.encode()
     return files
-
-
-def _tokenizer_files(tokenizer: Any) -> dict[str, bytes]:
-    with tempfile.TemporaryDirectory() as place:
-        tokenizer.save_pretrained(place)
-        return {path.name: path.read_bytes() for path in sorted(Path(place).iterdir()) if path.is_file()}
 
 
 def _listed(folder: Path) -> set[str]:
@@ -212,6 +210,12 @@ def _listed(folder: Path) -> set[str]:
     except AdapterFileError:
         return set()
     return {name for name in listed if name in WRITTEN} if isinstance(listed, dict) else set()
+
+
+def _is_anothers(folder: Path, listed: Collection[str]) -> bool:
+    """Whether the README of a folder was there before any adapter: then it stays, and no card is written."""
+    by_peft = (folder / ADAPTER).exists() and not (folder / EXPORT).exists()
+    return CARD not in listed and (folder / CARD).exists() and not by_peft
 
 
 def _check_digests(tensors: Mapping[str, Any], digests: Mapping[str, Any], source: str) -> None:

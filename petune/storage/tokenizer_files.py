@@ -1,10 +1,14 @@
-"""The names under which transformers saves tokenizers and processors.
+"""What a tokenizer or processor is saved as: its files, and all names under which transformers saves such things.
 
 A save removes what an earlier adapter of the folder left behind, and nothing that somebody else may have put there.
 `dict.txt` is a tokenizer's in transformers too, and as likely a user's own, so it is left alone.
 """
 
 from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
 
 TOKENIZER_FILES = frozenset(
     {
@@ -19,3 +23,10 @@ TOKENIZER_FILES = frozenset(
     }
 )
 """Names of files."""
+
+
+def files_of(tokenizer: Any) -> dict[str, bytes]:
+    """File name -> bytes of what a tokenizer, or what reads in its place, saves of itself."""
+    with tempfile.TemporaryDirectory() as place:
+        tokenizer.save_pretrained(place)
+        return {path.name: path.read_bytes() for path in sorted(Path(place).iterdir()) if path.is_file()}

@@ -236,3 +236,13 @@ def test_the_page_tells_every_kind() -> None:
     page = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text("utf-8")
     rows = [line for line in page.splitlines() if line.startswith("| `")]
     assert rows == [f"| `{kind}` | {means} |" for kind, means in KINDS.items()]
+
+
+@pytest.mark.parametrize("name", ["model.pkl", "innocent", "train.csv"])
+def test_a_file_is_no_folder(tmp_path: Path, name: str) -> None:
+    """The folder around it is named in full; a pickle is called one."""
+    path = tmp_path / name
+    path.write_bytes(b"text,label\n" if name == "train.csv" else pickle.dumps({}))
+    (one,) = diagnose(path).findings
+    assert (one.kind == "pickle") == (name != "train.csv") and one.file == name
+    assert one.fix == f"Pass the folder around it, {tmp_path}"

@@ -45,3 +45,18 @@ def test_every_name_that_a_tokenizer_is_saved_under_is_known(tmp_path: Path) -> 
     """Those of the tests' tokenizer, at least."""
     tiny.tokenizer().save_pretrained(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} <= adapter_file.WRITTEN
+
+
+def test_the_readme_of_a_folder_that_was_there_before_stays(tmp_path: Path) -> None:
+    """At the first save and at later ones; a card of petune's own, or of peft's, is written anew."""
+    (tmp_path / "README.md").write_text("my notes", "utf-8")
+    for _ in range(2):
+        assert read(write(tmp_path, making.small())).notices == ()
+        assert (tmp_path / "README.md").read_text("utf-8") == "my notes"
+    (tmp_path / "README.md").unlink()
+    for card in ("first", "second"):
+        write(tmp_path, making.small(), card=card)
+        assert (tmp_path / "README.md").read_text("utf-8") == card
+    (tmp_path / "petune.json").unlink()  # as peft leaves a folder
+    write(tmp_path, making.small(), card="third")
+    assert (tmp_path / "README.md").read_text("utf-8") == "third"
