@@ -41,7 +41,7 @@ class AdaptedModel:
     Raises:
         BackboneError: no such model.
 
-    Example:
+    Examples:
         >>> from petune import TrainConfig, Tuner
         >>> config = TrainConfig(epochs=1, progress="off")
         >>> mood = Tuner(backbone, method="lora").fit(rows, config=config)

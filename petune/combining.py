@@ -81,7 +81,7 @@ def merge_adapters(
         AdapterError: heads that answer in other labels, when `head` does not say which to keep.
         MergeError: an adapter without a weight change (bottleneck, prefix, full, peft's own methods).
 
-    Example:
+    Examples:
         >>> from petune import LoRA, TrainConfig
         >>> config = TrainConfig(epochs=1, progress="off")
         >>> one = Tuner(backbone, method=LoRA(rank=2), name="one").fit(rows, config=config)
@@ -116,7 +116,7 @@ def negate(
         MergeError: an adapter without a weight change.
         AdapterFileError: a wrong file, or an adapter of another backbone.
 
-    Example:
+    Examples:
         >>> from petune import TrainConfig
         >>> tuner = Tuner(backbone).fit(rows, config=TrainConfig(epochs=1, progress="off"))
         >>> path, layer = next(iter(tuner.adapter.body.layers.items()))

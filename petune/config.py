@@ -71,7 +71,7 @@ class TrainConfig:
     Raises:
         ConfigError: for a knob out of range or a contradiction.
 
-    Example:
+    Examples:
         >>> TrainConfig(epochs=2).epochs
         2
     """
@@ -165,7 +165,7 @@ def as_config(config: TrainConfig | None) -> TrainConfig:
     Raises:
         ConfigError: something else, such as a dict.
 
-    Example:
+    Examples:
         >>> as_config(None).epochs
         3
     """
@@ -184,7 +184,7 @@ def near_keywords(cls: type[T]) -> type[T]:
     A keyword that is a knob of `TrainConfig` is sent there. (doctest does not look into what is wrapped: examples of
     such a class stand in its own docstring.)
 
-    Example:
+    Examples:
         >>> @near_keywords
         ... class Kettle:
         ...     def boil(self, *, litres=1.0):

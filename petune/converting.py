@@ -39,7 +39,7 @@ def convert(
         AdapterFileError: an adapter that petune would compute otherwise, or one that does not fit the backbone.
         ConfigError: another number of labels than there are classes.
 
-    Example:
+    Examples:
         >>> from petune import TrainConfig, export
         >>> own = Tuner(backbone).fit(rows, config=TrainConfig(epochs=1, progress="off"))
         >>> place = Path(backbone).parent

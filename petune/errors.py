@@ -22,7 +22,7 @@ from __future__ import annotations
 class PetuneError(Exception):
     """The root of the tree: `except PetuneError` catches all that petune raises on purpose.
 
-    Example:
+    Examples:
         >>> str(PetuneError("It rains.", expected="Sun was expected.", fix="Take an umbrella."))
         'It rains. Sun was expected. Take an umbrella.'
     """

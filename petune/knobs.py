@@ -26,7 +26,7 @@ def knobs(cls: type[T]) -> type[T]:
     What is given is also checked against the annotations: whole and finite numbers, strings, words of a `Literal`,
     lists (kept as tuples) and mappings. Other annotations are the business of the class.
 
-    Example:
+    Examples:
         >>> @knobs
         ... class Kettle:
         ...     litres: float = 1.0

@@ -27,7 +27,7 @@ _WORK = 2_000_000
 def near(word: str, known: Iterable[str]) -> str:
     """A sentence that names the closest known words.
 
-    Example:
+    Examples:
         >>> near("lroa", ["lora", "prefix"])
         "Did you mean 'lora'?"
     """
@@ -55,7 +55,7 @@ def _beside(word: str, options: Iterable[str]) -> list[str]:
 def unknown(noun: str, word: str, known: Iterable[str]) -> UnknownNameError:
     """The error for a name that nothing answers to, with the near ones.
 
-    Example:
+    Examples:
         >>> print(unknown("method", "lroa", ["lora"]))
         There is no method 'lroa'. Did you mean 'lora'?
     """
@@ -72,7 +72,7 @@ def _modules(room: str) -> list[str]:
 def names(room: str) -> tuple[str, ...]:
     """The names in a room (`"methods"`, `"tasks"`, `"metrics"`), those of other packages included.
 
-    Example:
+    Examples:
         >>> "lora" in names("methods")
         True
     """
@@ -90,7 +90,7 @@ def find(room: str, name: str) -> type[Any]:
     Raises:
         UnknownNameError: when nothing answers to the name.
 
-    Example:
+    Examples:
         >>> find("methods", "lora").__name__
         'LoRA'
     """
@@ -135,7 +135,7 @@ def name_of(room: str, thing: object) -> str:
 
     A class of no registered package is named `module:Class`; `find` then needs its module to be imported already.
 
-    Example:
+    Examples:
         >>> from petune.methods.lora import LoRA
         >>> name_of("methods", LoRA())
         'lora'

@@ -52,7 +52,7 @@ def fullmatch(pattern: str, text: str) -> bool:
     Raises:
         ConfigError: no regular expression, one that is too long or too much work, or one with an unknown part.
 
-    Example:
+    Examples:
         >>> fullmatch(r".*\.(query|value)", "layer.0.query"), fullmatch("(a+)+b", "a" * 60)
         (True, False)
     """

@@ -49,7 +49,7 @@ class Tuner:
         BackboneError: no such model, or one on which the method cannot act.
         UnknownNameError: no such task or method.
 
-    Example:
+    Examples:
         >>> tuner = Tuner(backbone, method="lora")  # a folder or a hub id
         >>> tuner = tuner.fit(rows, config=TrainConfig(epochs=1, progress="off"))  # or "train.csv"
         >>> tuner.classes_, len(tuner.predict(["a fine film", "a dull one"]))

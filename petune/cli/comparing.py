@@ -24,7 +24,7 @@ HELD_OUT = 0.2
 def methods_of(words: str) -> list[str]:
     """The names in a list separated by commas, each once.
 
-    Example:
+    Examples:
         >>> methods_of("full, lora,lora")
         ['full', 'lora']
     """
@@ -95,7 +95,7 @@ def _run(arm: Recipe, seed: int, test: str | None) -> dict[str, Any]:
 def summary(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Of each method: means over its seeds, and the spread (standard deviation of a sample) of its figure.
 
-    Example:
+    Examples:
         >>> run = {"method": "lora", "metric": "f1", "learning_rate": 1e-3, "trainable_parameters": 9,
         ...        "trainable_share": 0.1, "seconds": 2.0, "tokens_per_second": 5.0, "peak_memory_megabytes": 1.0}
         >>> made = summary([{**run, "figures": {"f1": 0.5}}, {**run, "figures": {"f1": 0.7}}])

@@ -34,7 +34,7 @@ class Knob(NamedTuple):
     def option(self) -> str:
         """Its option on the command line.
 
-        Example:
+        Examples:
             >>> Knob(("method", "init_rank"), int, 12, "", "adalora").option
             '--method.init-rank'
         """
@@ -44,7 +44,7 @@ class Knob(NamedTuple):
 def knobs_of(cls: type, path: tuple[str, ...] = (), room: str = "") -> list[Knob]:
     """Every knob of a dataclass, in the order in which the class names them.
 
-    Example:
+    Examples:
         >>> from petune.config import TrainConfig
         >>> knobs_of(TrainConfig)[1].path, knobs_of(TrainConfig)[1].help
         (('epochs',), 'passes over the training rows.')
@@ -68,7 +68,7 @@ def told_of(cls: type) -> dict[str, str]:
 def arguments(docstring: str) -> dict[str, str]:
     r"""The lines below `Args:`, by name, each as one line.
 
-    Example:
+    Examples:
         >>> arguments("Boils.\n\nArgs:\n    litres, pints: how much;\n        never none.\n\nRaises:\n    Steam: hot.")
         {'litres': 'how much; never none.', 'pints': 'how much; never none.'}
     """

@@ -42,7 +42,7 @@ def given_by(ctx: typer.Context) -> Given:
 def named(words: Sequence[str], *options: str) -> str | None:
     """The value of an option among words that are not parsed yet; the last one counts.
 
-    Example:
+    Examples:
         >>> named(["train.csv", "--method=lora", "--method", "prefix"], "--method"), named([], "--method")
         ('prefix', None)
     """

@@ -21,7 +21,7 @@ CONTEXT = {"help_option_names": ["-h", "--help"]}
 def names() -> tuple[str, ...]:
     """The names of all commands; a file `many_words.py` is the command `many-words`.
 
-    Example:
+    Examples:
         >>> "doctor" in names()
         True
     """
@@ -37,7 +37,7 @@ def build(name: str, words: Sequence[str] | None = None) -> Any:
             what can be turned, the command gets an option for each knob; None leaves them out, and nothing heavy is
             imported.
 
-    Example:
+    Examples:
         >>> build("doctor").name
         'doctor'
     """

@@ -14,7 +14,7 @@ _KNOB = re.compile(r"(?<![\w.(])(\w+)=(?:'([^']*)'|\"([^\"]*)\"|(\.\.\.))")
 def spelt(text: str) -> str:
     """The text with `--name value` for `name='value'`, where that is an option of its own.
 
-    Example:
+    Examples:
         >>> spelt("Pass TrainConfig(output_dir=...), or resume='auto'.")
         'Pass --output-dir, or --resume auto.'
         >>> spelt("Its kind is 'a=b'; epochs=0 is out of range.")

@@ -36,7 +36,7 @@ def form_of(path: str, given: str | None) -> str:
     Raises:
         UsageError: neither says it.
 
-    Example:
+    Examples:
         >>> form_of("a.csv", None), form_of("-", "jsonl")
         ('csv', 'jsonl')
     """
@@ -90,7 +90,7 @@ def written(path: str, form: str) -> Iterator[Sink]:
 class Sink:
     """Takes rows; the columns of the first one are the columns of all.
 
-    Example:
+    Examples:
         >>> sink = Sink(sys.stdout, "csv")
         >>> sink.write([{"text": "a, b", "p": 0.5}])
         text,p
@@ -135,7 +135,7 @@ class Sink:
 def cell(value: Any) -> str:
     """A value in a table: texts and numbers as they are, all else as JSON.
 
-    Example:
+    Examples:
         >>> cell("a"), cell(0.5), cell(["a", "b"]), cell(None)
         ('a', '0.5', '["a", "b"]', '')
     """

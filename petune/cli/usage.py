@@ -15,7 +15,7 @@ def as_usage(error: PetuneError, where: str = "") -> UsageError:
     Args:
         where: stands before them, such as `run.yaml:7: `.
 
-    Example:
+    Examples:
         >>> print(as_usage(ConfigError("epochs=0 is out of range."), "run.yaml:7: "))
         run.yaml:7: epochs=0 is out of range.
     """

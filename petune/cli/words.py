@@ -15,7 +15,7 @@ _NONE = ("none", "null")
 def options_of(hint: Any) -> tuple[Any, ...]:
     """The members of a union; the annotation itself where it is none.
 
-    Example:
+    Examples:
         >>> options_of(int | None)
         (<class 'int'>, <class 'NoneType'>)
     """
@@ -25,7 +25,7 @@ def options_of(hint: Any) -> tuple[Any, ...]:
 def share_or_path(text: str | None) -> float | str | None:
     """What `--eval-data` means: a number is the share of rows to hold out, all else a path.
 
-    Example:
+    Examples:
         >>> share_or_path("0.1"), share_or_path("dev.csv")
         (0.1, 'dev.csv')
     """
@@ -43,7 +43,7 @@ def value_of(text: str, hint: Any) -> Any:
     Raises:
         ValueError: with what was expected.
 
-    Example:
+    Examples:
         >>> from typing import Literal
         >>> value_of("8", int | Literal["auto"]), value_of("auto", int | Literal["auto"])
         (8, 'auto')
@@ -67,7 +67,7 @@ def value_of(text: str, hint: Any) -> Any:
 def called(hint: Any) -> str:
     """What a value is called in the help.
 
-    Example:
+    Examples:
         >>> called(int | Literal["auto"]), called(tuple[str, ...]), called(float | None)
         ('auto|INTEGER', 'TEXT,...', 'NUMBER|none')
     """

@@ -17,7 +17,7 @@ _WORDS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
 def scalar(value: Any) -> str:
     """A value on one line; every YAML reads it back as it was.
 
-    Example:
+    Examples:
         >>> scalar("adamw"), scalar("no"), scalar((1, 2)), scalar(None), scalar({"a b": 0.5})
         ('adamw', '"no"', '[1, 2]', 'null', '{"a b": 0.5}')
     """

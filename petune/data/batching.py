@@ -59,7 +59,7 @@ def plan_epoch(
         ConfigError: a size below 1, or a row longer than `max_tokens`.
         DataError: no rows, or fewer rows than processes.
 
-    Example:
+    Examples:
         >>> steps = plan_epoch([3] * 5, batch_size=2, accumulation=1, seed=0, epoch=0, group_by_length=False)
         >>> [[len(rows) for rows in step.micro[0]] for step in steps]
         [[2], [2], [1]]
@@ -90,7 +90,7 @@ def ordered_batches(lengths: Sequence[int], batch_size: int, max_tokens: int | N
     Args:
         max_tokens: padded positions of a batch; None: any number. A longer row is a batch of its own.
 
-    Example:
+    Examples:
         >>> ordered_batches([1, 9, 2, 8], 2)
         [[1, 3], [2, 0]]
         >>> ordered_batches([1, 9, 2, 8], 2, max_tokens=10)
@@ -104,7 +104,7 @@ def ordered_batches(lengths: Sequence[int], batch_size: int, max_tokens: int | N
 def padding_share(lengths: Sequence[int], batches: Iterable[Sequence[int]]) -> float:
     """The share of positions that only pad, when each batch is padded to its longest row.
 
-    Example:
+    Examples:
         >>> padding_share([1, 3], [[0, 1]])
         0.3333333333333333
     """

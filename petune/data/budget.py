@@ -53,7 +53,7 @@ def batches_to_budget(
 def fill(order: Sequence[int], lengths: Sequence[int], most: int, world: int, max_tokens: int) -> list[list[int]]:
     """Rows in their order, a new batch whenever the next row would be too much for a process.
 
-    Example:
+    Examples:
         >>> fill([0, 1, 2, 3], [2, 3, 4, 5], most=3, world=1, max_tokens=8)
         [[0, 1], [2], [3]]
     """

@@ -48,7 +48,7 @@ def read_pair(pair: tuple[Any, Any]) -> Table:
     Raises:
         DataError: when their lengths differ.
 
-    Example:
+    Examples:
         >>> read_pair((["good", "bad"], [1, 0])).rows[0]
         {'text': 'good', 'label': 1}
     """

@@ -26,7 +26,7 @@ def read_lines(path: Path) -> Table:
 def is_plain(data: Any) -> bool:
     """Whether something is a list of strings.
 
-    Example:
+    Examples:
         >>> is_plain(["a film", "a house"]), is_plain(["a film", 3]), is_plain([]), is_plain("a film")
         (True, False, False, False)
     """

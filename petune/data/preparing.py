@@ -131,7 +131,7 @@ def tell(notices: Sequence[str], said: set[str] | None = None) -> None:
         said: what one tuner or resident adapter has said already; it is not said again, and what is new is added.
             None starts anew.
 
-    Example:
+    Examples:
         >>> said = {"1 row was cut."}
         >>> tell(["1 row was cut."], said)  # warns of nothing
     """

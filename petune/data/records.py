@@ -22,7 +22,7 @@ def table_of(items: Sequence[Any], source: str, place: Callable[[int], str]) -> 
     Raises:
         DataError: an item that is no mapping, or a key that is no str, with its place.
 
-    Example:
+    Examples:
         >>> table_of([{"text": "a"}, {"text": "b", "label": 1}], "the data", str).rows[0]
         {'text': 'a', 'label': None}
     """
@@ -41,7 +41,7 @@ LONG = 4096
 def plain(value: Any) -> Any:
     """NumPy scalars and short arrays as Python values; anything else, pictures and sounds among it, as it is.
 
-    Example:
+    Examples:
         >>> plain(np.array([1, 2]))
         [1, 2]
     """

@@ -54,7 +54,7 @@ def read(data: Any, *, part: str = "train", plain: bool = False) -> Table:
     Raises:
         DataError: data of no accepted form, no such file or part, no rows, or a broken file (with the line).
 
-    Example:
+    Examples:
         >>> table = read((["good", "bad"], ["pos", "neg"]))
         >>> table.columns, len(table), table.place(1)
         (('text', 'label'), 2, 'row 1 of (texts, labels)')

@@ -38,7 +38,7 @@ def hold_out(table: Table, fraction: float, seed: int, strata: Sequence[Collecti
         ConfigError: a fraction that is not between 0 and 1.
         DataError: fewer than two rows, strata of another length, or a part that would be empty.
 
-    Example:
+    Examples:
         >>> rows = [{"label": "ab"[i % 2]} for i in range(10)]
         >>> train, held = hold_out(Table(rows, ("label",)), 0.2, 0, [{row["label"]} for row in rows])
         >>> len(train), sorted(row["label"] for row in held.rows)
@@ -133,7 +133,7 @@ def overlap(train: Table, eval: Table, column: str) -> list[int]:
     Raises:
         UnknownNameError: when a part has no such column.
 
-    Example:
+    Examples:
         >>> overlap(Table([{"t": "A  b"}], ("t",)), Table([{"t": "c"}, {"t": "a b"}], ("t",)), "t")
         [1]
     """
@@ -158,7 +158,7 @@ def fingerprint(table: Table) -> str:
 
     Values that JSON lacks count as text (dates, decimals, UUIDs), as hex (bytes), or by the name of their type only.
 
-    Example:
+    Examples:
         >>> fingerprint(Table([{"a": 1, "b": 2}], ())) == fingerprint(Table([{"b": 2, "a": 1}], ()))
         True
     """

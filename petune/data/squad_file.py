@@ -18,7 +18,7 @@ SHAPE += '[{"text": ..., "answer_start": ...}]}]}]}]}'
 def squad_of(text: str) -> list[Any] | None:
     """The articles of a file in SQuAD's form; None: it is another one.
 
-    Example:
+    Examples:
         >>> squad_of('{"version": "2.0", "data": [{"paragraphs": []}]}')
         [{'paragraphs': []}]
         >>> squad_of('{"question": "Who?", "data": []}') is None

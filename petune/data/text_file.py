@@ -45,7 +45,7 @@ def lines_of(text: str) -> Iterator[str]:
     `str.splitlines` would also cut at form feeds and U+2028, which may stand inside a value, and the line numbers of
     an editor would no longer hold.
 
-    Example:
+    Examples:
         >>> list(lines_of("a\u2028b\r\nc"))
         ['a\u2028b\r\n', 'c']
     """
@@ -55,7 +55,7 @@ def lines_of(text: str) -> Iterator[str]:
 def at_line(name: str, numbers: Sequence[int]) -> Callable[[int], str]:
     """The `place` of a table whose row `i` starts on line `numbers[i]` (from 1).
 
-    Example:
+    Examples:
         >>> at_line("train.csv", [2, 3])(1)
         'train.csv, line 3'
     """

@@ -83,7 +83,7 @@ class Diagnosis:
 def plain(text: str) -> str:
     r"""The text without anything that could steer a terminal: names in a folder come from anywhere.
 
-    Example:
+    Examples:
         >>> print(plain("a\x1b[2Jb"))
         a\x1b[2Jb
     """

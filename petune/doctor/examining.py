@@ -29,7 +29,7 @@ def diagnose(folder: str | Path) -> Diagnosis:
     Args:
         folder: nothing outside of it is read, but for what links in it lead to.
 
-    Example:
+    Examples:
         >>> found = diagnose("no/such/folder")
         >>> found.ok, found.kind, found.findings[0].kind
         (False, 'nothing', 'missing')

@@ -19,7 +19,7 @@ _REPEATS = ("MAX_REPEAT", "MIN_REPEAT")
 def is_plain(text: str) -> bool:
     r"""Whether a pattern is a name and nothing more.
 
-    Example:
+    Examples:
         >>> is_plain("layer.0.query"), is_plain(r"^layer\.0"), is_plain(".*query")
         (True, True, False)
     """
@@ -29,7 +29,7 @@ def is_plain(text: str) -> bool:
 def danger(pattern: str) -> str | None:
     """Why an expression may hang who runs it; None when its shape is harmless.
 
-    Example:
+    Examples:
         >>> danger(r".*[.](q|v)_proj"), danger(r"(a+)+x")
         (None, 'a repeat inside of a repeat')
     """

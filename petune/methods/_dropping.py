@@ -121,7 +121,7 @@ def _enlarged(weight: Tensor, share: float, dtype: torch.dtype) -> Tensor:
 def packed(kept: Tensor) -> Tensor:
     """Zeros and ones, uint8 (8 n,) -> (n,) uint8, a bit for each.
 
-    Example:
+    Examples:
         >>> ones = torch.tensor([1, 0, 0, 1, 1, 0, 1, 0] * 3, dtype=torch.uint8)
         >>> packed(ones).shape, bool((unpacked(packed(ones), torch.float32) == ones).all())
         (torch.Size([3]), True)

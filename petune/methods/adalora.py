@@ -90,7 +90,7 @@ class AdaLoRA(Method):
         beta1, beta2: smoothing of sensitivity and uncertainty.
         orthogonality: weight of the penalty.
 
-    Example:
+    Examples:
         >>> AdaLoRA(rank=4, init_rank=6).budget(Progress(100, 100), sites=12)
         48
     """

@@ -81,7 +81,7 @@ class Bottleneck(Method):
         scale: s; He et al. use 4 for the parallel form.
         dropout: on the inner activation, while training.
 
-    Example:
+    Examples:
         >>> Bottleneck(style="pfeiffer").roles()
         ('ffn_output',)
     """

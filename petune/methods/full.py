@@ -18,7 +18,7 @@ from petune.methods.base import AdapterLayer, Method, Site
 class Full(Method):
     """Every weight of a private copy of the backbone learns; saving writes a plain transformers folder.
 
-    Example:
+    Examples:
         >>> Full().residence
         'private'
     """

@@ -18,7 +18,7 @@ from petune.methods.base import AdapterLayer, Method, Site
 class Head(Method):
     """Only the task's head learns: the cheapest baseline, and the floor that every method should beat.
 
-    Example:
+    Examples:
         >>> Head().roles()
         ()
     """

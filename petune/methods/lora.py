@@ -67,7 +67,7 @@ class LoRA(Method):
         targets: roles of the architecture table, by default every linear map of a block.
         ranks: site path -> rank where it differs from `rank`; 0 leaves a site without change.
 
-    Example:
+    Examples:
         >>> LoRA(rank=16, targets=("query", "value"), top=4).roles()
         ('query', 'value')
     """
@@ -103,7 +103,7 @@ class LoRA(Method):
     def scale(self, rank: int) -> float:
         """s for a site of this rank.
 
-        Example:
+        Examples:
             >>> LoRA(alpha=16).scale(8)
             2.0
         """

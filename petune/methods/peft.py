@@ -54,7 +54,7 @@ class Peft(Method):
     Raises:
         ConfigError: for a kind or a field that cannot work here, with the reason.
 
-    Example:
+    Examples:
         >>> from peft import IA3Config
         >>> Peft(config=IA3Config(target_modules=["key"], feedforward_modules=[])).config.peft_type.value
         'IA3'

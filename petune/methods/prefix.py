@@ -96,7 +96,7 @@ class Prefix(Method):
         reparametrise: width of the network that makes the prefix while training; None: it is learnt directly.
         dropout: on the prefix values, while training.
 
-    Example:
+    Examples:
         >>> Prefix(length=8, top=2).roles()
         ('attention',)
     """

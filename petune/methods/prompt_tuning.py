@@ -36,7 +36,7 @@ class PromptTuning(Method):
     Raises:
         ConfigError: `layers`, `top` or `modules`: a prompt acts in front of all blocks.
 
-    Example:
+    Examples:
         >>> PromptTuning(length=8).positions()
         8
     """

@@ -17,7 +17,7 @@ def averages(
     that occur in answers or references, each counting the same; weighted weighs them by how often they are true.
     A share of nothing (a label that is never answered) counts 0.
 
-    Example:
+    Examples:
         >>> averages("recall", ["a", "a", "b"], ["a", "b", "b"])
         {'recall_micro': 0.6666666666666666, 'recall_macro': 0.75, 'recall_weighted': 0.6666666666666666}
     """

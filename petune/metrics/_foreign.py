@@ -50,7 +50,7 @@ def figures_of(made: Any, name: str, labels: Sequence[str]) -> dict[str, float]:
     Raises:
         ConfigError: for what is no figure.
 
-    Example:
+    Examples:
         >>> figures_of({"f1": [0.5, 1.0], "LOC": {"recall": 1}}, "f1", ["a", "b"])
         {'f1_a': 0.5, 'f1_b': 1.0, 'LOC_recall': 1.0}
     """

@@ -25,7 +25,7 @@ def form_of(answers: Sequence[Any], references: Sequence[Any], labels: Sequence[
     Raises:
         DataError: no rows, or not one reference for each answer.
 
-    Example:
+    Examples:
         >>> form_of([["a", "b"]], [["b"]], ["a", "b"]), form_of([["O", "O"]], [["O", "B-X"]], ["B-X", "O"])
         ('labels', 'tags')
         >>> form_of(["Paris"], [["Paris", "paris"]], [])
@@ -75,7 +75,7 @@ def indicators(rows: Sequence[Sequence[str]], labels: Sequence[str], *, spare: i
 
     scikit-learn takes a single column for the classes 0 and 1; a spare column of zeros keeps it a set of labels.
 
-    Example:
+    Examples:
         >>> indicators([["b"], []], ["a", "b"]).tolist()
         [[0, 1], [0, 0]]
     """
@@ -100,7 +100,7 @@ def is_spans(labels: Sequence[str]) -> bool:
 def bioes(rows: Sequence[Sequence[str]]) -> list[list[str]]:
     """BILOU's L and U under the names that seqeval's default mode knows, E and S; all else as it is.
 
-    Example:
+    Examples:
         >>> bioes([["U-PER", "O", "I-LOC"]])
         [['S-PER', 'O', 'I-LOC']]
     """

@@ -17,7 +17,7 @@ def per_class(answers: Sequence[Any], references: Sequence[Any], labels: Sequenc
     Raises:
         DataError: no rows.
 
-    Example:
+    Examples:
         >>> per_class(["a", "b"], ["a", "a"], ["a", "b"])[0]
         {'label': 'a', 'precision': 1.0, 'recall': 0.5, 'f1': 0.6666666666666666, 'support': 2}
     """

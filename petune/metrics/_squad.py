@@ -16,7 +16,7 @@ def normalised(text: str) -> str:
     Rajpurkar et al. 2016, "SQuAD: 100,000+ Questions for Machine Comprehension of Text", arXiv:1606.05250, and the
     script that was published with it.
 
-    Example:
+    Examples:
         >>> normalised("The  U.S. Senate!")
         'us senate'
     """

@@ -12,7 +12,7 @@ from petune.errors import ConfigError, DataError
 def right_texts(references: Sequence[str | Sequence[str]]) -> list[list[str]]:
     """All right texts of each row: a row may have one, or a list of them.
 
-    Example:
+    Examples:
         >>> right_texts(["Paris"]), right_texts([["Paris", "paris"]])
         ([['Paris']], [['Paris', 'paris']])
     """
@@ -22,7 +22,7 @@ def right_texts(references: Sequence[str | Sequence[str]]) -> list[list[str]]:
 def streams(references: Sequence[str | Sequence[str]]) -> list[list[Any]]:
     """The same as sacrebleu wants it: the first right text of every row, the second of every row, and so on.
 
-    Example:
+    Examples:
         >>> streams([["a", "b"], ["c"]])
         [['a', 'c'], ['b', None]]
     """

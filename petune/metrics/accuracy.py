@@ -11,7 +11,7 @@ from petune.metrics.base import AnswerMetric
 class Accuracy(AnswerMetric):
     """The share of rows that are answered right; a set of labels is right only as a whole.
 
-    Example:
+    Examples:
         >>> Accuracy().compute(predictions=["a", "b"], references=["a", "a"])
         {'accuracy': 0.5}
     """

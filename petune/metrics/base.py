@@ -82,7 +82,7 @@ def compute(
         ConfigError: a metric that cannot score this form of answers, or that failed; two metrics with the same key.
         DataError: no rows.
 
-    Example:
+    Examples:
         >>> compute(["accuracy"], ["a", "b"], ["a", "a"], ["a", "b"])
         {'accuracy': 0.5}
     """
@@ -106,7 +106,7 @@ def scores_texts(metric: Any) -> bool:
     """Whether a language model must write before this metric has something to score: petune's own say so, and functions
     and foreign objects are shown what people read.
 
-    Example:
+    Examples:
         >>> scores_texts("rouge"), scores_texts("token-accuracy"), scores_texts(lambda true, answered: 0.0)
         (True, False, True)
     """
@@ -155,7 +155,7 @@ def _fitting(form: Form) -> list[str]:
 def greater_is_better(key: str) -> bool:
     """Whether a larger figure under this key is better; loss, and what own metrics declare, is better when smaller.
 
-    Example:
+    Examples:
         >>> greater_is_better("f1_micro"), greater_is_better("loss"), greater_is_better("mae")
         (True, False, False)
     """

@@ -19,7 +19,7 @@ class Bleu(AnswerMetric):
         tokenize: sacrebleu's way to words; `"13a"` fits languages with blanks between words. Chinese needs `"zh"`,
             others `"intl"`, `"char"`, ... A figure compares only with figures of the same.
 
-    Example:
+    Examples:
         >>> Bleu().compute(predictions=["the cat sat on a mat"], references=["the cat sat on a mat"])
         {'bleu': 100.0}
     """

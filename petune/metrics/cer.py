@@ -14,7 +14,7 @@ class CharacterErrorRate(AnswerMetric):
 
     For languages without blanks between words, and for small errors of spelling. Case and punctuation count.
 
-    Example:
+    Examples:
         >>> CharacterErrorRate().compute(predictions=["gp"], references=["go"])
         {'cer': 0.5}
     """

@@ -15,7 +15,7 @@ class ChrF(AnswerMetric):
     Popović 2015, "chrF: character n-gram F-score for automatic MT evaluation", WMT. It needs no words, so it serves
     every language and is kinder than BLEU to short texts. A row may have several right texts.
 
-    Example:
+    Examples:
         >>> ChrF().compute(predictions=["a cat"], references=["a cat"])
         {'chrf': 100.0}
     """

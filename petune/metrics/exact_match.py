@@ -14,7 +14,7 @@ class ExactMatch(AnswerMetric):
 
     Rajpurkar et al. 2016, arXiv:1606.05250. "No answer" is the empty text.
 
-    Example:
+    Examples:
         >>> ExactMatch().compute(predictions=["The Seine.", "Oslo"], references=[["Seine", "the river"], ["Bergen"]])
         {'exact_match': 0.5}
     """

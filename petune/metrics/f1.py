@@ -14,7 +14,7 @@ class F1(AnswerMetric):
 
     Its keys are `f1_micro`, `f1_macro` and `f1_weighted`.
 
-    Example:
+    Examples:
         >>> F1().compute(predictions=["a", "b"], references=["a", "b"])["f1_macro"]
         1.0
     """

@@ -11,7 +11,7 @@ from petune.metrics.base import AnswerMetric
 class MAE(AnswerMetric):
     """The mean absolute error, in the unit of the labels; smaller is better.
 
-    Example:
+    Examples:
         >>> MAE().compute(predictions=[1.0, 2.0], references=[1.5, 2.0])
         {'mae': 0.25}
     """

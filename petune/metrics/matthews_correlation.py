@@ -14,7 +14,7 @@ class MatthewsCorrelation(AnswerMetric):
 
     Of single labels only: it is a figure of one confusion matrix, and sets of labels have one per label.
 
-    Example:
+    Examples:
         >>> MatthewsCorrelation().compute(predictions=["a", "b"], references=["a", "b"])
         {'matthews_correlation': 1.0}
     """

@@ -14,7 +14,7 @@ from petune.metrics.spearman import correlation
 class Pearson(AnswerMetric):
     """Pearson's correlation of answers and truth, from -1 to 1; 0 where either is the same everywhere.
 
-    Example:
+    Examples:
         >>> Pearson().compute(predictions=[1.0, 2.0, 3.0], references=[10.0, 20.0, 30.0])
         {'pearson': 1.0}
     """

@@ -14,7 +14,7 @@ class Precision(AnswerMetric):
 
     Its keys are `precision_micro`, `precision_macro` and `precision_weighted`.
 
-    Example:
+    Examples:
         >>> Precision().compute(predictions=["a", "b"], references=["a", "b"])["precision_macro"]
         1.0
     """

@@ -13,7 +13,7 @@ class R2(AnswerMetric):
 
     With a single row there is no variance to explain, and the figure is NaN.
 
-    Example:
+    Examples:
         >>> R2().compute(predictions=[1.0, 2.0, 3.0], references=[1.0, 2.0, 3.0])
         {'r2': 1.0}
     """

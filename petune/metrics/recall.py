@@ -14,7 +14,7 @@ class Recall(AnswerMetric):
 
     Its keys are `recall_micro`, `recall_macro` and `recall_weighted`.
 
-    Example:
+    Examples:
         >>> Recall().compute(predictions=["a", "b"], references=["a", "b"])["recall_macro"]
         1.0
     """

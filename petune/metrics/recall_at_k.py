@@ -14,7 +14,7 @@ class RecallAtK(AnswerMetric):
 
     Where a row has several right texts, one of them is enough.
 
-    Example:
+    Examples:
         >>> figures = RecallAtK().compute(predictions=[["b", "a"], ["b", "a"]], references=["b", "a"])
         >>> figures["recall_at_1"], figures["recall_at_5"]
         (0.5, 1.0)

@@ -15,7 +15,7 @@ NEGATIVE = ("norelation", "na", "nil", "null", "none", "negative", "other")
 def negative_of(labels: Sequence[str]) -> str | None:
     """The label that says "no relation", however it is written; None: there is none.
 
-    Example:
+    Examples:
         >>> negative_of(["Other", "born_in"]), negative_of(["no relation", "other"]), negative_of(["a"])
         ('Other', 'no relation', None)
     """
@@ -34,7 +34,7 @@ class RelationF1(AnswerMetric):
 
     Zhang et al. 2017, "Position-aware Attention and Supervised Data Improve Slot Filling", EMNLP.
 
-    Example:
+    Examples:
         >>> told = RelationF1().compute(predictions=["a", "NA", "NA"], references=["a", "a", "NA"])
         >>> told["relation_precision"], told["relation_recall"]
         (1.0, 0.5)

@@ -11,7 +11,7 @@ from petune.metrics.base import AnswerMetric
 class RMSE(AnswerMetric):
     """The root of the mean squared error, in the unit of the labels; smaller is better, and large errors count more.
 
-    Example:
+    Examples:
         >>> RMSE().compute(predictions=[1.0, 2.0], references=[4.0, 6.0])
         {'rmse': 3.5355339059327378}
     """

@@ -22,7 +22,7 @@ class Rouge(AnswerMetric):
     of rouge-score's defaults (no stemming); its own words hold a to z and digits only, which scores any other script 0
     without a word, so here every script's letters count. Of several right texts of a row the best one does.
 
-    Example:
+    Examples:
         >>> figures = Rouge().compute(predictions=["the cat sat"], references=["the cat slept"])
         >>> {name: round(value, 2) for name, value in figures.items()}
         {'rouge1': 0.67, 'rouge2': 0.5, 'rougeL': 0.67}

@@ -18,7 +18,7 @@ class SpanF1(AnswerMetric):
     Raises:
         DataError: for tags that mark no spans.
 
-    Example:
+    Examples:
         >>> SpanF1().compute(predictions=[["B-PER", "O"]], references=[["B-PER", "I-PER"]])
         {'precision': 0.0, 'recall': 0.0, 'f1': 0.0}
     """

@@ -16,7 +16,7 @@ class Spearman(AnswerMetric):
     It asks for the order alone, so a cosine can be scored against stars from 0 to 5. Equal values share their mean
     rank.
 
-    Example:
+    Examples:
         >>> Spearman().compute(predictions=[0.1, 0.2, 0.9], references=[1.0, 3.0, 5.0])
         {'spearman': 1.0}
     """
@@ -30,7 +30,7 @@ class Spearman(AnswerMetric):
 def correlation(first: np.ndarray, second: np.ndarray) -> float:
     """Pearson's correlation of two columns; 0 where either is the same everywhere.
 
-    Example:
+    Examples:
         >>> correlation(np.array([1.0, 2.0]), np.array([3.0, 1.0]))
         -1.0
     """

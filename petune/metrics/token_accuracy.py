@@ -16,7 +16,7 @@ class TokenAccuracy(AnswerMetric):
     "97.3 %" on CoNLL-2003 it is this number, and not that of the spans (`span-f1`), which papers quote and is lower.
     Macro F1 is the mean over the tags that occur.
 
-    Example:
+    Examples:
         >>> TokenAccuracy().compute(predictions=[["O", "O"]], references=[["O", "B-PER"]])["token_f1_micro"]
         0.5
     """

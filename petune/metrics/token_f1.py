@@ -16,7 +16,7 @@ class TokenF1(AnswerMetric):
     Rajpurkar et al. 2016, arXiv:1606.05250; case, punctuation and English articles do not count. Where "no answer" is
     right, the empty text alone scores 1.
 
-    Example:
+    Examples:
         >>> TokenF1().compute(predictions=["the old town of Oslo", ""], references=[["Oslo"], [""]])
         {'token_f1': 0.7}
     """

@@ -15,7 +15,7 @@ class WordErrorRate(AnswerMetric):
     Case and punctuation count, as they stand: lower both yourself where they should not. A row may have several right
     texts; the nearest counts.
 
-    Example:
+    Examples:
         >>> WordErrorRate().compute(predictions=["go for ten"], references=["go forward ten metres"])
         {'wer': 0.5}
     """

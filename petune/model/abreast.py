@@ -110,7 +110,7 @@ def portions(loads: Sequence[Load], forward: int) -> list[list[int]]:
     Returns:
         The indices of each forward's batches.
 
-    Example:
+    Examples:
         >>> loads = [Load(2, 10, "lora"), Load(2, 40, "lora"), Load(2, 12, "lora")]
         >>> portions(loads, forward=32), portions(loads, forward=4096)
         ([[0, 2], [1]], [[0, 2, 1]])

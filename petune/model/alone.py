@@ -39,7 +39,7 @@ class Draws(LogitsProcessor):
         seeds: one for each row of the caller.
         times: sequences per row; each has a stream of its own.
 
-    Example:
+    Examples:
         >>> logits = torch.zeros(2, 5)
         >>> both = Draws([3, 4])(torch.zeros(2, 1), logits)
         >>> alone = Draws([4])(torch.zeros(1, 1), logits[1:])

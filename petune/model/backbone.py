@@ -213,7 +213,7 @@ class Backbone:
         Raises:
             BackboneError: a model without blocks.
 
-        Example:
+        Examples:
             >>> Backbone.open(backbone).compile(backend="eager", fullgraph=True).model_type
             'bert'
         """

@@ -38,7 +38,7 @@ def find_in(residents: Mapping[str, Thing], name: str) -> Thing:
 def named(route: Route) -> list[str]:
     """The names in a route, each once; entries that are none are left for `frame` to refuse.
 
-    Example:
+    Examples:
         >>> named(["a", None, "b", "a"]), named([["a", None], ["b", "b"]])
         (['a', 'b'], ['a', 'b'])
     """

@@ -211,7 +211,7 @@ def seeds_of(seed: int | Sequence[int], rows: int) -> list[int]:
     Raises:
         ConfigError: another number of seeds than rows.
 
-    Example:
+    Examples:
         >>> seeds_of(7, 3)
         [7, 8, 9]
     """

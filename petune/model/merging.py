@@ -30,7 +30,7 @@ class MergeReceipt:
         tolerance: what was accepted for the backbone's type.
         sites: weights that were changed; 0 where a peft method merges its own way.
 
-    Example:
+    Examples:
         >>> print(MergeReceipt("a", 1e-7, 1e-4, 12))
         Merged 'a' into 12 weights; largest logit difference on the probe 1.0e-07 (accepted 1.0e-04).
     """

@@ -86,7 +86,7 @@ def layout_of(mask: Tensor, device: torch.device | None = None) -> Layout | None
         mask: best on the host, which waits for it otherwise.
         device: where the states are; None: where the mask is.
 
-    Example:
+    Examples:
         >>> layout_of(torch.tensor([[1, 0, 0], [1, 1, 1]])).places.tolist()
         [3, 4, 5, 0]
     """

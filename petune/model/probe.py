@@ -84,7 +84,7 @@ def tolerance(dtype: torch.dtype, logits: Tensor) -> float:
 def thinned(logits: Tensor) -> Tensor:
     """The logits of a language model at a few pieces of its vocabulary, evenly spread: a manifest is no place for all.
 
-    Example:
+    Examples:
         >>> thinned(torch.zeros(2, 12, 50_000)).shape, thinned(torch.zeros(2, 3)).shape
         (torch.Size([2, 12, 64]), torch.Size([2, 3]))
     """

@@ -151,7 +151,7 @@ def packed(model: nn.Module) -> list[tuple[str, nn.Module]]:
 def kind(model: nn.Module) -> str | None:
     """`"4bit"`, `"8bit"`, or None for a model that is not quantised by bitsandbytes.
 
-    Example:
+    Examples:
         >>> kind(nn.Linear(2, 2)) is None
         True
     """

@@ -21,7 +21,7 @@ from petune.methods.base import AdapterLayer
 def bucket_of(width: int) -> int:
     """The power of two that holds an inner size.
 
-    Example:
+    Examples:
         >>> [bucket_of(width) for width in (1, 3, 8, 48)]
         [1, 4, 8, 64]
     """

@@ -34,7 +34,7 @@ class Confusion:
 def confusion(given: Sequence[Any], answered: Sequence[Any], labels: Sequence[str]) -> Confusion | None:
     """The confusions among single labels or tags; None for sets of labels, numbers and texts.
 
-    Example:
+    Examples:
         >>> made = confusion(["a", "a", "b"], ["a", "b", "b"], ["a", "b"])
         >>> made.counts, made.pairs
         ([[1, 1], [0, 1]], [('a', 'b', 1)])

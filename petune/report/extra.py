@@ -19,7 +19,7 @@ def need(what: str, *packages: str) -> None:
     Raises:
         ConfigError: with the command that installs the extra.
 
-    Example:
+    Examples:
         >>> need("A report", "json")
         >>> need("A plot", "no_such_package")
         Traceback (most recent call last):

@@ -122,7 +122,7 @@ def _is_suspect(task: Task, looked: Looked, index: int) -> bool:
 def cut(value: Any) -> str:
     """A cell as text, not too long.
 
-    Example:
+    Examples:
         >>> cut(["a", "b"]), cut(0.25), cut("x" * 300)[-3:]
         ('a, b', '0.25', 'xx…')
     """

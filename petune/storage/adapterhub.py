@@ -65,7 +65,7 @@ BLOCK = "encoder.layer"
 def split_site(path: str) -> tuple[int, str] | None:
     """(block, path inside it) of a site of BERT's kind; None for any other.
 
-    Example:
+    Examples:
         >>> split_site("encoder.layer.3.output.dense"), split_site("pooler.dense")
         ((3, 'output.dense'), None)
     """

@@ -35,7 +35,7 @@ _FIRST_SCALED = (1, 1)
 def is_adapterhub(said: Mapping[str, Any]) -> bool:
     """Whether an `adapter_config.json` is AdapterHub's.
 
-    Example:
+    Examples:
         >>> is_adapterhub({"config": {"reduction_factor": 16}, "model_type": "bert", "version": "adapters.1.2.0"})
         True
         >>> is_adapterhub({"peft_type": "LORA", "r": 8})

@@ -145,7 +145,7 @@ def _bottleneck(stored: Stored) -> tuple[dict[str, Any], Any]:
 def _reduction(hidden: int, width: int) -> float:
     """The factor from which that library computes the width: `int(hidden // factor)`.
 
-    Example:
+    Examples:
         >>> all(int(768 // _reduction(768, width)) == width for width in range(1, 769))
         True
     """

@@ -32,7 +32,7 @@ def write_file(path: str | Path, data: bytes) -> None:
     Raises:
         AdapterFileError: read-only folder, disk full, no permission; the old file is then as it was.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp())
         >>> write_file(folder / "a.txt", b"whole")

@@ -31,7 +31,7 @@ class Capacity(NamedTuple):
         Raises:
             ConfigError: neither, or less than one.
 
-        Example:
+        Examples:
             >>> Capacity.of(64)
             Capacity(adapters=64, bytes=None)
             >>> Capacity.of("1.5 MB")

@@ -50,7 +50,7 @@ class Header(NamedTuple):
 def digest(tensor: Tensor) -> str:
     """sha256 of a tensor's bytes, whatever its device and layout.
 
-    Example:
+    Examples:
         >>> digest(torch.zeros(0))[:8]
         'e3b0c442'
     """
@@ -196,7 +196,7 @@ def unpack(data: bytes, source: str) -> tuple[dict[str, Tensor], dict[str, str]]
 def bytes_of(dtype: str) -> int:
     """Bytes of one element of a dtype in safetensors' spelling.
 
-    Example:
+    Examples:
         >>> bytes_of("BF16")
         2
     """

@@ -61,7 +61,7 @@ def export(folder: str | Path, out: str | Path, *, target: str = "peft", drop_he
         AdapterFileError: an adapter that the target cannot compute or would read wrongly, with the reason.
         ConfigError: no such target, or a folder that is not empty.
 
-    Example:
+    Examples:
         >>> from petune import TrainConfig, Tuner
         >>> tuner = Tuner(backbone, name="mood").fit(rows, config=TrainConfig(epochs=1, progress="off"))
         >>> saved = tuner.save(Path(backbone).parent / "mood")

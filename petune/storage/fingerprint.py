@@ -37,7 +37,7 @@ def backbone_fingerprint(named_tensors: Iterable[tuple[str, Tensor]]) -> str:
     Args:
         named_tensors: names inside the backbone, each tensor once.
 
-    Example:
+    Examples:
         >>> import torch
         >>> a = backbone_fingerprint([("w", torch.zeros(2))])
         >>> a == backbone_fingerprint([("w", torch.zeros(2))]), a == backbone_fingerprint([("w", torch.ones(2))])

@@ -13,7 +13,7 @@ Outcome = TypeVar("Outcome")
 class Flights(Generic[Outcome]):
     """Work by key; what is done for different keys runs side by side.
 
-    Example:
+    Examples:
         >>> Flights().once("a", lambda: 1)
         1
     """

@@ -26,7 +26,7 @@ class Folders:
     Raises:
         ConfigError: no such directory, two folders of one name, or a name that cannot be one.
 
-    Example:
+    Examples:
         >>> Folders(["adapters/mood", "elsewhere/kind"]).names()
         ('kind', 'mood')
     """

@@ -27,7 +27,7 @@ PEFT = "peft"
 def site_tensor(method: str, prefix: str, site: str, short: str) -> str:
     """The name in the file of one tensor at a site.
 
-    Example:
+    Examples:
         >>> site_tensor("lora", "bert", "encoder.layer.0.attention.self.query", "lora_A")
         'base_model.model.bert.encoder.layer.0.attention.self.query.lora_A.weight'
         >>> site_tensor("peft", "bert", "", "vera_A")

@@ -102,7 +102,7 @@ def build(
         transposed: the sites whose weight is (d_in, d_out).
         head_modules: the modules that are the head as a whole; None: names have to tell.
 
-    Example:
+    Examples:
         >>> made = build(name="a", task={"name": "t", "knobs": {}}, labels=["x"], method={"name": "lora", "knobs": {}},
         ...              backbone={"prefix": "bert"})
         >>> made["schema"], made["trained_as"], made["backbone"]["fingerprint"]
@@ -135,7 +135,7 @@ def build(
 def versions() -> dict[str, str]:
     """The versions that a result depends on, without importing any of the packages.
 
-    Example:
+    Examples:
         >>> sorted(versions())[:2]
         ['accelerate', 'numpy']
     """

@@ -23,7 +23,7 @@ Manifest = dict[str, Any]
 def migrated(manifest: Mapping[str, Any]) -> Manifest:
     """A manifest in today's form; one of today, of a newer schema or of none comes back as it is.
 
-    Example:
+    Examples:
         >>> migrated({"schema": 1, "backbone": {"prefix": "bert"}})["backbone"]
         {'outputs': None, 'quantized': None, 'prefix': 'bert'}
     """

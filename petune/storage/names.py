@@ -14,7 +14,7 @@ def check_name(name: str) -> str:
     Raises:
         ConfigError: an empty or very long name, or one with a path, control or invisible character in it.
 
-    Example:
+    Examples:
         >>> check_name("sst2-v1")
         'sst2-v1'
     """

@@ -25,7 +25,7 @@ from petune.storage.stored import Stored
 def why_no_peft_config(stored: Stored) -> str | None:
     """Why peft cannot read this adapter, as one sentence; None when it can.
 
-    Example:
+    Examples:
         >>> why_no_peft_config(Stored({"method": {"name": "bottleneck", "knobs": {}}}))
         "peft has no method that computes what 'bottleneck' computes."
     """
@@ -104,7 +104,7 @@ def largest_modules(head: Collection[str], everything: Iterable[str]) -> list[st
         head: the head's parameter and buffer names.
         everything: all such names of the shell.
 
-    Example:
+    Examples:
         >>> largest_modules(["c.a.weight", "c.b.bias"], ["c.a.weight", "c.b.bias", "bert.x.weight"])
         ['c']
         >>> largest_modules(["c.b.bias"], ["c.a.weight", "c.b.bias"])

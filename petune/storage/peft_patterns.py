@@ -19,7 +19,7 @@ _NAME = re.compile(r"[\w.-]+")
 def endings(path: str) -> Iterator[str]:
     """A path, and what follows each of its dots.
 
-    Example:
+    Examples:
         >>> list(endings("layer.0.query"))
         ['layer.0.query', '0.query', 'query']
     """
@@ -45,7 +45,7 @@ class Patterns:
     Raises:
         AdapterFileError: more entries than any adapter has sites.
 
-    Example:
+    Examples:
         >>> Patterns({"rank_pattern": {"query": 4}}, "rank_pattern").value("layer.0.query", 8)
         4
     """

@@ -20,7 +20,7 @@ def about(folder: str | Path) -> Iterator[None]:
     Raises:
         AdapterFileError: in the place of an error that no check foresaw.
 
-    Example:
+    Examples:
         >>> with about("adapters/mood"):
         ...     raise AdapterFileError("The rank is 3.")
         Traceback (most recent call last):

@@ -27,7 +27,7 @@ def why_not(config: Mapping[str, Any]) -> str | None:
     Args:
         config: the manifest's `backbone.config`.
 
-    Example:
+    Examples:
         >>> why_not({"model_type": "bert"})
         "peft gives every token a later position than petune does, and bert's positions cannot be turned back"
     """
@@ -53,7 +53,7 @@ def why_not(config: Mapping[str, Any]) -> str | None:
 def turned(keys: Tensor, by: int, config: Mapping[str, Any]) -> Tensor:
     """R(by) keys: (P, H, K) -> (P, H, K), float32; `by` may be negative.
 
-    Example:
+    Examples:
         >>> keys, config = torch.randn(2, 1, 4), {"rope_theta": 10000.0}
         >>> torch.allclose(turned(turned(keys, 3, config), -3, config), keys, atol=1e-6)
         True

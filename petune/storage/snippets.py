@@ -53,7 +53,7 @@ def task_of(stored: Stored) -> Task | None:
 def pipeline(stored: Stored) -> str | None:
     """What the hub calls such a task; None where petune does not know the task.
 
-    Example:
+    Examples:
         >>> pipeline(Stored({"task": {"name": "token-classification", "knobs": {}}}))
         'token-classification'
     """

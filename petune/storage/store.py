@@ -56,7 +56,7 @@ class AdapterStore:
     Raises:
         ConfigError: no such directory, two folders of one name, or no capacity.
 
-    Example:
+    Examples:
         >>> from petune import TrainConfig, Tuner
         >>> from petune.model.backbone import Backbone
         >>> tuner = Tuner(backbone).fit(rows, config=TrainConfig(epochs=1, progress="off"))

@@ -29,7 +29,7 @@ def dumps(manifest: Mapping[str, Any], *, source: str = "the manifest", indent: 
 def nulled(value: Any) -> Any:
     """The value with null in place of figures that are not finite: they tell of an adapter, and decide nothing.
 
-    Example:
+    Examples:
         >>> nulled({"f1": float("nan"), "loss": 0.5, "seen": [1, float("inf")]})
         {'f1': None, 'loss': 0.5, 'seen': [1, None]}
     """

@@ -39,7 +39,7 @@ def gold_of(place: str, cell: Any, start: Any, context: str) -> Gold:
     Raises:
         DataError: another form, an answer that the context does not hold at its offset, with the row's place.
 
-    Example:
+    Examples:
         >>> gold_of("row 0", {"text": ["Oslo"], "answer_start": [9]}, None, "She left Oslo.").spans
         (Span(text='Oslo', start=9, end=13),)
     """
@@ -56,7 +56,7 @@ def is_empty(place: str, cell: Any) -> bool:
     Raises:
         DataError: a dict or list that is written as text and cannot be read, with the row's place.
 
-    Example:
+    Examples:
         >>> [is_empty("row 0", cell) for cell in ({"text": [], "answer_start": []}, "", "Oslo")]
         [True, True, False]
     """

@@ -31,7 +31,7 @@ def parsed(template: str, *, ends: bool) -> tuple[Part, ...]:
     Raises:
         ConfigError: no `{mask}` or several, no `{text}`, a field of another name, or words behind the mask.
 
-    Example:
+    Examples:
         >>> [part.field or part.text for part in parsed("{text} It was {mask}.", ends=False)]
         ['text', 'It was', 'mask', '.']
     """
@@ -142,7 +142,7 @@ def joined(parts: Sequence[list[int]], cells: Sequence[int], room: int) -> tuple
     Raises:
         ConfigError: what must stay is longer than that.
 
-    Example:
+    Examples:
         >>> joined([[1, 2, 3], [9]], [0], 3)
         ([[1, 2], [9]], True)
     """

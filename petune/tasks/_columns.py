@@ -71,7 +71,7 @@ def find_column(table: Table, given: str | None, knob: str, names: Names) -> str
     Raises:
         DataError: no such column, none with a usual name, or several.
 
-    Example:
+    Examples:
         >>> find_column(Table([], ("id", "Review", "stars")), None, "text", TEXT)
         'Review'
     """
@@ -138,7 +138,7 @@ def find_text_and_label(table: Table, text: str | None, label: str | None, pair:
 def cells(table: Table, column: str) -> Iterator[tuple[str, Any]]:
     """(place, value) of every row; a row without the key gives None.
 
-    Example:
+    Examples:
         >>> list(cells(Table([{"a": 1}, {}], ("a",)), "a"))
         [('row 0', 1), ('row 1', None)]
     """
@@ -149,7 +149,7 @@ def cells(table: Table, column: str) -> Iterator[tuple[str, Any]]:
 def place_of(table: Table, index: int, column: str) -> str:
     """Where a cell is, in words.
 
-    Example:
+    Examples:
         >>> place_of(Table([{"a": 1}], ("a",)), 0, "a")
         "row 0, column 'a'"
     """
@@ -168,7 +168,7 @@ def literal(text: str) -> Any:
     Raises:
         ValueError: it is neither.
 
-    Example:
+    Examples:
         >>> literal('["red", null]'), literal("['red', None]")
         (['red', None], ['red', None])
     """

@@ -84,7 +84,7 @@ def relation_of(
     Raises:
         DataError: with the row's place.
 
-    Example:
+    Examples:
         >>> relation_of({"text": "[E1] Ann [/E1] saw [E2]Oslo[/E2]"}, "row 0", "text", None, None, None)
         Relation(text='Ann saw Oslo', head=Entity(start=0, end=3, type=''), tail=Entity(start=8, end=12, type=''))
     """

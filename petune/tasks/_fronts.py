@@ -13,7 +13,7 @@ Row = tuple[list[int], list[int]]
 def cut_to(row: Row, limit: int) -> Row:
     """A front's last pieces, and what follows from its first on, in `limit` pieces.
 
-    Example:
+    Examples:
         >>> cut_to(([1, 2, 3], [4, 5]), 4), cut_to(([1, 2, 3], [4, 5, 6, 7]), 3)
         (([2, 3], [4, 5]), ([3], [4, 5]))
     """
@@ -35,7 +35,7 @@ def example_of(index: int, row: Row, labelled: bool) -> Example:
 def asked_of(example: Example, prompt: list[int]) -> dict[str, Any]:
     """What a labelled example notes of the prompt that a prediction would be asked.
 
-    Example:
+    Examples:
         >>> asked_of({"input_ids": [1, 2, 3]}, [1, 2]), asked_of({"input_ids": [2, 3]}, [1, 2])
         ({'_front': 2}, {'_prompt': [1, 2]})
     """

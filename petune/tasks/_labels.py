@@ -37,7 +37,7 @@ PRINTED = re.compile(r"\[\s*([\d.,\s]*|['\"].*['\"]|.*,.*)\s*\]", re.DOTALL)
 def is_missing(value: object) -> bool:
     """None, NaN, and pandas' `NA` and `NaT` (known by name, so that pandas need not be imported).
 
-    Example:
+    Examples:
         >>> is_missing(float("nan")), is_missing("")
         (True, False)
     """
@@ -57,7 +57,7 @@ def label_name(value: object, place: str) -> str:
     Raises:
         DataError: missing, empty, or of a kind that is no label.
 
-    Example:
+    Examples:
         >>> label_name(3, "row 0"), label_name(3.0, "row 1"), label_name(True, "row 2"), label_name(" pos ", "row 3")
         ('3', '3', 'True', 'pos')
     """
@@ -86,7 +86,7 @@ def label_set(value: object, place: str, separator: str | None) -> list[str]:
     Raises:
         DataError: missing, or no list (and no separator to make one).
 
-    Example:
+    Examples:
         >>> label_set("b|a|b", "row 0", "|"), label_set([], "row 1", None)
         (['b', 'a'], [])
     """
@@ -152,7 +152,7 @@ def number(value: object, place: str) -> float:
     Raises:
         DataError: missing, or no finite number.
 
-    Example:
+    Examples:
         >>> number("3.8", "row 0")
         3.8
     """
@@ -176,7 +176,7 @@ def detect(cells: Cells) -> ProblemType:
     Raises:
         DataError: hardly a number is not whole, and the others repeat as classes do: a mistake, or not, who knows.
 
-    Example:
+    Examples:
         >>> detect([("row 0", "4.0"), ("row 1", "3.8")])
         'regression'
         >>> detect([("row 0", 4.0), ("row 1", 3.0)])
@@ -216,7 +216,7 @@ def _refuse_stray(found: Sequence[tuple[str, Any]]) -> None:
 def unfloated(rows: Sequence[list[str]]) -> list[list[str]]:
     """The labels of each row; where all labels of a column are whole numbers, "4.0" is "4", as the number 4.0 is.
 
-    Example:
+    Examples:
         >>> unfloated([["4.0"], ["3"]]), unfloated([["1.5"], ["2.0"]])
         ([['4'], ['3']], [['1.5'], ['2.0']])
     """
@@ -229,7 +229,7 @@ def unfloated(rows: Sequence[list[str]]) -> list[list[str]]:
 def ordered(names: Iterable[str]) -> tuple[str, ...]:
     """The classes in their fixed order: sorted, by value when all are whole numbers.
 
-    Example:
+    Examples:
         >>> ordered(["10", "9", "1"]), ordered(["pos", "neg", "pos"])
         (('1', '9', '10'), ('neg', 'pos'))
     """
@@ -242,7 +242,7 @@ def ordered(names: Iterable[str]) -> tuple[str, ...]:
 def classes(labels: Sequence[str]) -> dict[str, Any]:
     """What a shell's configuration says of its classes: one output for each.
 
-    Example:
+    Examples:
         >>> classes(["bad", "good"])["id2label"]
         {0: 'bad', 1: 'good'}
     """
@@ -259,7 +259,7 @@ def class_index(name: str, index: Mapping[str, int], place: str, noun: str = "la
     Raises:
         DataError: a label that training never saw, with the near one.
 
-    Example:
+    Examples:
         >>> class_index("4.0", {"3": 0, "4": 1}, "row 0"), class_index("2", {"1.5": 0, "2.0": 1}, "row 0")
         (1, 1)
     """

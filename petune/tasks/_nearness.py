@@ -20,7 +20,7 @@ def score_loss(texts: Tensor, scores: Tensor, low: float, high: float) -> Tensor
         texts: (B, 2, D) of length 1.
         scores: (B,).
 
-    Example:
+    Examples:
         >>> score_loss(torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]), torch.tensor([3.0]), 1.0, 5.0)
         tensor(0.2500)
     """
@@ -40,7 +40,7 @@ def partner_loss(texts: Tensor, names: Tensor, temperature: float) -> Tensor:
         texts: (B, K, D) of length 1: a text, its partner, and negatives.
         names: (B, K) int64, equal for equal texts.
 
-    Example:
+    Examples:
         >>> apart = torch.eye(4).view(2, 2, 4)
         >>> partner_loss(apart, torch.tensor([[0, 1], [2, 3]]), 1.0) / 2  # all cosines are 0: a guess among two
         tensor(0.6931)

@@ -25,7 +25,7 @@ ALL = "options"
 def option_columns(table: Table) -> tuple[str, ...]:
     """The columns of options: one that holds lists, or several that hold one each, in order; empty: there are none.
 
-    Example:
+    Examples:
         >>> option_columns(Table([], ("id", "sol2", "sol1")))
         ('sol1', 'sol2')
     """
@@ -44,7 +44,7 @@ def options_of(place: str, row: Mapping[str, Any], columns: Sequence[str]) -> tu
     Raises:
         DataError: no list, fewer than two options, empty ones or one twice, with the row's place.
 
-    Example:
+    Examples:
         >>> options_of("row 0", {"options": {"text": ["red", "blue"], "label": ["A", "B"]}}, ("options",))
         (['red', 'blue'], ['A', 'B'])
     """
@@ -76,7 +76,7 @@ def right_one(value: Any, options: Sequence[str], labels: Sequence[str], place: 
     Raises:
         DataError: none of these, with the row's place and the near one.
 
-    Example:
+    Examples:
         >>> [right_one(value, ["red", "blue"], [], "row 0") for value in ("blue", 1, "1", "B", "(b)")]
         [1, 1, 1, 1, 1]
     """

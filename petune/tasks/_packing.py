@@ -27,7 +27,7 @@ def blocks(texts: Sequence[Sequence[int]], size: int, *, apart: bool) -> list[Ex
         texts: pieces, each with its end.
         apart: whether no text is to see another: then nothing foretells the first piece of a text, as when it is alone.
 
-    Example:
+    Examples:
         >>> [block["input_ids"] for block in blocks([[1, 2, 3], [4, 5]], 4, apart=True)]
         [[1, 2, 3, 4], [4, 5]]
         >>> [block["labels"] for block in blocks([[1, 2, 3], [4, 5]], 4, apart=True)]
@@ -60,7 +60,7 @@ def packed_notice(table: Table, texts: Sequence[Sequence[int]], size: int) -> st
 def _from_zero(places: list[int]) -> list[int]:
     """Positions that start at 0 also for a text that began in the block before.
 
-    Example:
+    Examples:
         >>> _from_zero([5, 6, 0, 1])
         [0, 1, 0, 1]
     """

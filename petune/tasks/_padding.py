@@ -20,7 +20,7 @@ Side = Literal["left", "right"]
 def pad(lists: Sequence[Sequence[int]], value: int, side: Side = "right") -> Tensor:
     """(B, T) int64 of rows of different lengths.
 
-    Example:
+    Examples:
         >>> pad([[1, 2, 3], [4]], 0).tolist()
         [[1, 2, 3], [4, 0, 0]]
     """
@@ -37,7 +37,7 @@ def stack(arrays: Sequence[np.ndarray]) -> Tensor:
 
     float32, but int64 for arrays of whole numbers, which are masks.
 
-    Example:
+    Examples:
         >>> stack([np.ones(3), np.ones(2)]).tolist()
         [[1.0, 1.0, 1.0], [1.0, 1.0, 0.0]]
     """
@@ -58,7 +58,7 @@ def positions(shape: Sequence[int]) -> int:
     Args:
         shape: (3, H, W) of a picture, (bins, frames) of a spectrum, (samples,) of a wave.
 
-    Example:
+    Examples:
         >>> positions((3, 224, 224)), positions((80, 3000)), positions((16_000,))
         (197, 1500, 50)
     """
@@ -70,7 +70,7 @@ def positions(shape: Sequence[int]) -> int:
 def told(example: Example) -> list[str]:
     """The names of what an example tells of its row in a batch.
 
-    Example:
+    Examples:
         >>> told({"input_ids": [5], "labels": 1, "row": 0, "_context": "a text"})
         ['input_ids']
     """

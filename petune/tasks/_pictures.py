@@ -98,7 +98,7 @@ def open_picture(value: Any, place: str, column: str, told: Counter[str]) -> Any
     Raises:
         DataError: missing, not found, or no picture, with the row's place.
 
-    Example:
+    Examples:
         >>> open_picture(np.zeros((4, 6), np.uint8), "row 0", "image", Counter()).size
         (6, 4)
     """

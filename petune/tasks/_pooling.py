@@ -19,7 +19,7 @@ def pooled(states: Tensor, mask: Tensor, how: Pooling) -> Tensor:
     Args:
         mask: (B, T), 1 at real pieces; padding may be on either side.
 
-    Example:
+    Examples:
         >>> states, mask = torch.tensor([[[3.0, 0.0], [3.0, 8.0], [9.0, 9.0]]]), torch.tensor([[1, 1, 0]])
         >>> pooled(states, mask, "mean")
         tensor([[0.6000, 0.8000]])

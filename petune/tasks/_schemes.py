@@ -20,7 +20,7 @@ PATTERNS = {"BIO": re.compile(r"O|[BI]-.+"), "BIOES": re.compile(r"O|[BIESLU]-.+
 def detect_scheme(tags: Iterable[str]) -> Scheme:
     """The narrowest scheme that all tags follow.
 
-    Example:
+    Examples:
         >>> detect_scheme(["O", "B-PER"]), detect_scheme(["O", "S-PER"]), detect_scheme(["NOUN", "O"])
         ('BIO', 'BIOES', 'none')
     """

@@ -44,7 +44,7 @@ def split_parts(logits: Tensor, examples: Sequence[Example]) -> list[np.ndarray]
 def places(examples: Sequence[Example]) -> Tensor:
     """(B, K) int64: which rows of the batch are the parts of each example; -1 where it has fewer than others.
 
-    Example:
+    Examples:
         >>> places([{"_parts": [{}, {}]}, {"_parts": [{}, {}, {}]}]).tolist()
         [[0, 1, -1], [2, 3, 4]]
     """

@@ -17,7 +17,7 @@ def k_shot(names: Sequence[str], k: int, seed: int) -> list[int]:
     Raises:
         DataError: a class of fewer rows.
 
-    Example:
+    Examples:
         >>> k_shot(["a", "b", "a", "b", "a"], 1, seed=0)
         [2, 3]
     """

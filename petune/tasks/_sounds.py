@@ -41,7 +41,7 @@ def open_sound(value: Any, place: str, column: str, rate: int, known: int | None
     Raises:
         DataError: missing, not found, no sound, or an array without a rate, with the row's place.
 
-    Example:
+    Examples:
         >>> open_sound((np.zeros(800), 8000), "row 0", "audio", 16_000, None, Counter()).shape
         (1600,)
     """

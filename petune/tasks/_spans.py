@@ -20,7 +20,7 @@ class Answer(str):
         end: behind its last character; 0 for no answer.
         score: its probability among all spans of the context (and no answer, where that was learnt).
 
-    Example:
+    Examples:
         >>> answer = Answer("Oslo", start=9, end=13, score=0.5)
         >>> answer, answer == "Oslo", answer.start
         ('Oslo', True, 9)
@@ -82,7 +82,7 @@ def span_scores(logits: np.ndarray, first: int, many: int, longest: int) -> tupl
         many: the context's pieces.
         longest: pieces of an answer at most.
 
-    Example:
+    Examples:
         >>> span_scores(np.array([[0, 0], [1, 2], [3, 4]]), 1, 2, 2)[0].tolist()
         [[3.0, 7.0], [5.0, -inf]]
     """

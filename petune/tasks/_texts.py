@@ -53,7 +53,7 @@ def piece_limit(max_length: int | None, longest: int) -> int:
     Raises:
         ConfigError: `max_length` is above what the backbone takes.
 
-    Example:
+    Examples:
         >>> piece_limit(None, 10_000), piece_limit(128, 512)
         (512, 128)
     """
@@ -125,7 +125,7 @@ def rows_of(texts: Any, columns: tuple[str, ...]) -> list[Mapping[str, Any]]:
     Raises:
         DataError: a single string, or a row of another size.
 
-    Example:
+    Examples:
         >>> rows_of(["a", {"text": "b"}], ("text",))
         [{'text': 'a'}, {'text': 'b'}]
     """

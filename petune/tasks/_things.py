@@ -14,7 +14,7 @@ def rows_of_things(things: Any, column: str, source: str) -> Table:
     Raises:
         DataError: a single path or picture in place of a list.
 
-    Example:
+    Examples:
         >>> rows_of_things(["a.png", {"image": "b.png"}], "image", "the images").rows
         [{'image': 'a.png'}, {'image': 'b.png'}]
     """

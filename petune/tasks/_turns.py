@@ -28,7 +28,7 @@ def turns_of(value: Any, place: str) -> list[Turn]:
     Raises:
         DataError: no list of turns, an unknown role, an empty content, with the row and the turn.
 
-    Example:
+    Examples:
         >>> turns_of([{"from": "human", "value": "Hello "}, {"from": "gpt", "value": "Hi."}], "row 0")
         [{'role': 'user', 'content': 'Hello'}, {'role': 'assistant', 'content': 'Hi.'}]
     """

@@ -78,7 +78,7 @@ def tags_of(place: str, value: Any, words: int) -> list[str]:
     Raises:
         DataError: missing, or not as many as words.
 
-    Example:
+    Examples:
         >>> tags_of("row 0", "B-PER O", 2)
         ['B-PER', 'O']
     """

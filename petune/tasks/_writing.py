@@ -130,7 +130,7 @@ class WritingTask(Task):
         Args:
             labels: (B, T) int64, -100 where nothing is learnt.
 
-        Example:
+        Examples:
             >>> from petune.tasks.causal_lm import CausalLM
             >>> CausalLM().supervised(torch.tensor([[-100, 7, 8], [5, -100, 6]]))
             (tensor([0, 1, 4]), tensor([7, 8, 6]))
@@ -197,7 +197,7 @@ class WritingTask(Task):
     def of_loss(self, loss: float) -> dict[str, float]:
         """The perplexity, the exponential of the mean loss per piece: among how many pieces the model is in doubt.
 
-        Example:
+        Examples:
             >>> from petune.tasks.causal_lm import CausalLM
             >>> CausalLM().of_loss(0.0)
             {'perplexity': 1.0}

@@ -27,7 +27,7 @@ class AudioClassification(Classifying):
         sampling_rate: samples a second of arrays that do not tell.
         labels: see `Task`.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from petune.tasks.base import Table
         >>> rows = [{"audio": (np.zeros(8000), 16_000), "label": name} for name in ("yes", "no")]

@@ -41,7 +41,7 @@ class CausalLM(WritingTask):
     Raises:
         ConfigError: for knobs that contradict each other.
 
-    Example:
+    Examples:
         >>> table = Table([{"prompt": "2 + 2 =", "completion": " 4"}], ("prompt", "completion"))
         >>> learnt = CausalLM(max_new_tokens=4).learn(table)
         >>> learnt.prompt, learnt.completion, learnt.options()

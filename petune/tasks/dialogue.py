@@ -45,7 +45,7 @@ class Dialogue(WritingTask):
     Raises:
         ConfigError: for knobs that contradict each other.
 
-    Example:
+    Examples:
         >>> rows = [{"instruction": "Add.", "input": "2 + 2", "output": "4"}]
         >>> learnt = Dialogue().learn(Table(rows, ("instruction", "input", "output")))
         >>> learnt.prompt, learnt.context, learnt.response

@@ -30,7 +30,7 @@ class ImageClassification(Classifying):
         size: pixels of both sides, for a backbone that takes other sizes than the processor's own (DINOv2).
         labels: see `Task`.
 
-    Example:
+    Examples:
         >>> from petune.tasks.base import Table
         >>> rows = [{"image": "a.png", "label": "cat"}, {"image": "b.png", "label": "dog"}]
         >>> learnt = ImageClassification().learn(Table(rows, ("image", "label")))

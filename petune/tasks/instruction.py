@@ -21,7 +21,7 @@ class Instruction(Dialogue):
         response: the column of responses.
         messages, system, max_new_tokens, generation, max_length: see `Dialogue`; named `messages` are read as there.
 
-    Example:
+    Examples:
         >>> learnt = Instruction().learn(Table([{"question": "2 + 2?", "answer": "4"}], ("question", "answer")))
         >>> learnt.prompt, learnt.response
         ('question', 'answer')

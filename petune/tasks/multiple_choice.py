@@ -41,7 +41,7 @@ class MultipleChoice(Task):
     Raises:
         ConfigError: labels.
 
-    Example:
+    Examples:
         >>> row = {"question": "What is the sky?", "options": ["blue", "square"], "answer": "A"}
         >>> learnt = MultipleChoice().learn(Table([row], tuple(row)))
         >>> learnt.question, learnt.options, learnt.label

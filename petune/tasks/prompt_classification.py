@@ -47,7 +47,7 @@ class PromptClassification(OneLabelTask):
         labels: the labels; empty: those of the verbalizer, or learnt.
         max_length: see `Task`; texts that are too long lose their ends, never the template.
 
-    Example:
+    Examples:
         >>> task = PromptClassification(verbalizer={"positive": "great", "negative": ["terrible", "bad"]})
         >>> task.template, task.ready().labels
         ('{text} It was {mask}.', ('negative', 'positive'))

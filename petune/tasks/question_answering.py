@@ -52,7 +52,7 @@ class QuestionAnswering(Task):
     Raises:
         ConfigError: a knob out of range, or labels.
 
-    Example:
+    Examples:
         >>> row = {"question": "Where is she?", "context": "She is in Oslo.", "answers": "Oslo"}
         >>> learnt = QuestionAnswering().learn(Table([row], tuple(row)))
         >>> learnt.question, learnt.answer, learnt.no_answer

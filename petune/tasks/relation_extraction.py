@@ -60,7 +60,7 @@ class RelationExtraction(OneLabelTask):
             (`no_relation`, `NA`, `Other` ...); empty: there is none.
         labels, max_length: see `Task`.
 
-    Example:
+    Examples:
         >>> row = {"text": "Ann lives in Oslo", "head": (0, 3), "tail": (13, 17), "relation": "lives_in"}
         >>> other = {**row, "text": "Ann flew to Oslo", "tail": (12, 16), "relation": "no_relation"}
         >>> learnt = RelationExtraction().learn(Table([row, other], tuple(row)))

@@ -30,7 +30,7 @@ class Seq2SeqLM(WritingTask):
         max_new_tokens, generation: see `WritingTask`.
         max_length: pieces per source and per target; see `Task`.
 
-    Example:
+    Examples:
         >>> table = Table([{"source": "good day", "target": "bonjour"}], ("source", "target"))
         >>> learnt = Seq2SeqLM().learn(table)
         >>> learnt.source, learnt.target

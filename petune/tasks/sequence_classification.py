@@ -50,7 +50,7 @@ class SequenceClassification(Task):
     Raises:
         ConfigError: for knobs that contradict each other.
 
-    Example:
+    Examples:
         >>> table = Table([{"review": "good fun", "stars": 5}, {"review": "a bore", "stars": 1}], ("review", "stars"))
         >>> learnt = SequenceClassification().learn(table)
         >>> learnt.text, learnt.label, learnt.labels

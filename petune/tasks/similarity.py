@@ -57,7 +57,7 @@ class Similarity(Task):
     Raises:
         ConfigError: a knob out of range, or knobs that contradict each other.
 
-    Example:
+    Examples:
         >>> table = Table([{"query": "a way home", "answer": "take the bus"}], ("query", "answer"))
         >>> learnt = Similarity().learn(table)
         >>> learnt.text, learnt.text_pair, learnt.score

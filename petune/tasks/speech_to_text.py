@@ -36,7 +36,7 @@ class SpeechToText(WritingTask):
         max_new_tokens, generation: see `WritingTask`; `language` and `task` are words of the tokenizer.
         max_length: pieces per transcript; see `Task`.
 
-    Example:
+    Examples:
         >>> table = Table([{"audio": "a.wav", "text": "go forward"}], ("audio", "text"))
         >>> learnt = SpeechToText().learn(table)
         >>> learnt.audio, learnt.text

@@ -13,7 +13,7 @@ class Summarization(Seq2SeqLM):
     The columns are found by their usual names, such as `document` or `article`, and `summary`, `highlights` or
     `headline`; `prefix="summarize: "` is what T5's checkpoints want. See `Seq2SeqLM` for all knobs.
 
-    Example:
+    Examples:
         >>> from petune.tasks.base import Table
         >>> table = Table([{"article": "It rained all day.", "headline": "Rain"}], ("article", "headline"))
         >>> learnt = Summarization(prefix="summarize: ").learn(table)

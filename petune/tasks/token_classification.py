@@ -51,7 +51,7 @@ class TokenClassification(Task):
     Raises:
         ConfigError: for a scheme that does not exist, or a label given twice.
 
-    Example:
+    Examples:
         >>> rows = [{"tokens": ["Anna", "sleeps"], "ner_tags": ["B-PER", "O"]}]
         >>> learnt = TokenClassification().learn(Table(rows, ("tokens", "ner_tags")))
         >>> learnt.tags, learnt.scheme, learnt.labels

@@ -34,7 +34,7 @@ class Translation(Seq2SeqLM):
     Raises:
         ConfigError: one language without the other.
 
-    Example:
+    Examples:
         >>> table = Table([{"translation": {"en": "good day", "fr": "bonjour"}}], ("translation",))
         >>> learnt = Translation(source_language="en", target_language="fr").learn(table)
         >>> learnt.source, learnt.target

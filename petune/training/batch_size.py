@@ -68,7 +68,7 @@ def _sized(trainee: Trainee, accelerator: Accelerator, resume: str | Path | None
 def divisors(wanted: int) -> list[int]:
     """The rows per forward that are tried: all first, then each time at most half as many, that divide it.
 
-    Example:
+    Examples:
         >>> divisors(48)
         [48, 24, 12, 6, 3, 1]
     """
@@ -98,7 +98,7 @@ def _found(trainee: Trainee, wanted: int, accelerator: Accelerator) -> int:
 def by_measuring(sizes: Sequence[int], peak_bytes: Callable[[int], int], free: int) -> int:
     """The first size of which a step fits, by a line through the peaks of one row and of two; at worst the last size.
 
-    Example:
+    Examples:
         >>> by_measuring([16, 8, 4, 2, 1], lambda rows: 100 + 10 * rows, 240)
         8
     """

@@ -56,7 +56,7 @@ class PlannedStep(NamedTuple):
 def length_of(example: Example) -> int:
     """Pieces of an example: rows of similar length share batches, and speeds are told in pieces a second.
 
-    Example:
+    Examples:
         >>> length_of({"input_ids": [5, 6]}), length_of({"pixel_values": "an array", "_pieces": 257})
         (2, 257)
     """
@@ -102,7 +102,7 @@ class Course:
     def epochs_at(self, step: int) -> float:
         """How many epochs are done after so many steps.
 
-        Example:
+        Examples:
             >>> from petune.tasks.sequence_classification import SequenceClassification
             >>> course = Course(SequenceClassification(), [{"input_ids": [1]}] * 8, TrainConfig(batch_size=2))
             >>> course.epochs_at(6)

@@ -36,7 +36,7 @@ class RunStart(NamedTuple):
 class Callback:
     """Watches a run; override what you need. Called on the main process only, in the order of `callbacks=`.
 
-    Example:
+    Examples:
         >>> class Last(Callback):
         ...     def on_evaluate(self, row):
         ...         self.row = row

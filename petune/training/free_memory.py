@@ -20,7 +20,7 @@ def free_bytes(groups: Path = _GROUPS, mine: Path = _MINE) -> int:
         groups: where the control groups are mounted; a container's limit is one of them.
         mine: the file that names those of this process.
 
-    Example:
+    Examples:
         >>> free_bytes() > 0
         True
     """

@@ -56,7 +56,7 @@ class Heed:
 def ending(number: int, told: Sequence[str]) -> BaseException:
     """What ends the program as the signal would; `told` is noted on it.
 
-    Example:
+    Examples:
         >>> ending(signal.SIGTERM, ["Saved."]).code
         143
     """

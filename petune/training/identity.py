@@ -83,7 +83,7 @@ def versions() -> dict[str, str]:
 def fingerprint(examples: Sequence[Example] | None) -> str | None:
     """A digest of encoded rows in their order, labels included; None for no rows.
 
-    Example:
+    Examples:
         >>> fingerprint([{"input_ids": [1, 2]}]) == fingerprint([{"input_ids": [1, 2]}])
         True
         >>> fingerprint([{"input_ids": [1, 2]}]) == fingerprint([{"input_ids": [2, 1]}])

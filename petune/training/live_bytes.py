@@ -16,7 +16,7 @@ class LiveBytes(TorchDispatchMode):
 
     What an operator allocates and frees again within itself is not seen.
 
-    Example:
+    Examples:
         >>> import torch
         >>> with LiveBytes() as live:
         ...     one = torch.ones(256) + torch.ones(256)

@@ -14,7 +14,7 @@ MEGABYTE = 1 << 20
 def bytes_of(tensors: Iterable[Tensor]) -> int:
     """What tensors take, each counted once.
 
-    Example:
+    Examples:
         >>> tensor = torch.ones(10)
         >>> bytes_of([tensor, tensor])
         40
@@ -36,7 +36,7 @@ class MemoryMeter:
         device: where the run computes.
         weights: bytes of the weights that are there when the run begins.
 
-    Example:
+    Examples:
         >>> meter = MemoryMeter(torch.device("cpu"), weights=3 * MEGABYTE)
         >>> meter.sample()
         >>> meter.peak_megabytes >= 3

@@ -25,7 +25,7 @@ def make_optimizer(module: nn.Module, config: TrainConfig, peak: float) -> Optim
     Raises:
         TrainingError: when nothing is trainable.
 
-    Example:
+    Examples:
         >>> made = make_optimizer(nn.Linear(2, 2), TrainConfig(weight_decay=0.1), peak=1e-3)
         >>> [group["weight_decay"] for group in made.param_groups]
         [0.1, 0.0]
@@ -58,7 +58,7 @@ def decay_groups(parameters: Iterable[tuple[str, nn.Parameter]], weight_decay: f
 def is_undecayed(name: str, parameter: torch.Tensor) -> bool:
     """Whether a parameter is a bias or belongs to a norm.
 
-    Example:
+    Examples:
         >>> is_undecayed("layer_norm.weight", torch.ones(4)), is_undecayed("lora_A", torch.ones(4, 2))
         (True, False)
     """
@@ -76,7 +76,7 @@ def rate_share(step: int, total: int, config: TrainConfig) -> float:
         step: optimizer steps already done, 0 to `total - 1`.
         total: optimizer steps of the whole run.
 
-    Example:
+    Examples:
         >>> plain = TrainConfig(warmup_ratio=0.5)
         >>> [round(rate_share(step, 4, plain), 2) for step in range(4)]
         [0.33, 0.67, 1.0, 0.5]

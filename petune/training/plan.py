@@ -52,7 +52,7 @@ class Plan:
         seconds_first_epoch: expected, of the first, in which the trunk's output is computed if it is kept.
         cache_megabytes: of the trunk's output for all rows, in memory or beyond; 0 where nothing is kept.
 
-    Example:
+    Examples:
         >>> plan = Plan(("a",), 10, 2, 90, 0, 128, 0, 1.0)
         >>> plan.trainable_share
         0.1
@@ -117,7 +117,7 @@ class Plan:
 def duration(seconds: float) -> str:
     """A length of time as one says it.
 
-    Example:
+    Examples:
         >>> duration(0.42), duration(75), duration(8000)
         ('0.4 s', '75 s', '2.2 h')
     """

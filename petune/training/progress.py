@@ -172,7 +172,7 @@ _DETAILS = ("precision", "recall", "matthews_correlation", "f1_weighted")
 def figures_line(row: Row) -> str:
     """The figures of an evaluation's row in one line; the finer ones are in the history.
 
-    Example:
+    Examples:
         >>> figures_line({"step": 3, "eval_accuracy": 0.5, "eval_recall_macro": 0.5, "eval_loss": 0.25})
         'accuracy 0.5000  loss 0.2500'
     """
@@ -184,7 +184,7 @@ def figures_line(row: Row) -> str:
 def clock(seconds: float) -> str:
     """Seconds as `m:ss` or `h:mm:ss`.
 
-    Example:
+    Examples:
         >>> clock(75), clock(3700)
         ('1:15', '1:01:40')
     """

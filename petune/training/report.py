@@ -26,7 +26,7 @@ class EvalReport(Mapping[str, float]):
         per_class: one mapping per class (`label`, `precision`, ..., `support`); empty where there are no classes.
         rows: how many rows were evaluated.
 
-    Example:
+    Examples:
         >>> report = EvalReport({"accuracy": 0.5}, [{"label": "no", "f1": 0.5, "support": 2}], rows=4)
         >>> report["accuracy"]
         0.5
@@ -161,7 +161,7 @@ def epoch_table(
         history: as in `TrainReport`.
         best_step: of the evaluation whose row ends with `best`.
 
-    Example:
+    Examples:
         >>> step = {"step": 1, "epoch": 1.0, "loss": 0.5, "learning_rate": 0.1}
         >>> epoch_table([step, {"step": 1, "epoch": 1.0, "eval_f1": 0.75}], "f1", 1)
         (['epoch', 'step', 'loss', 'rate', 'eval_f1', ''], [['1', 1, 0.5, 0.1, 0.75, 'best']])

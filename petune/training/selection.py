@@ -21,7 +21,7 @@ class Selection:
         greater: whether a larger one is better.
         patience: evaluations without improvement before `over`; None: never.
 
-    Example:
+    Examples:
         >>> selection = Selection("accuracy", greater=True, patience=1)
         >>> selection.improves({"accuracy": 0.5}, step=10), selection.improves({"accuracy": 0.4}, step=20)
         (True, False)

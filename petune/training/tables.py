@@ -10,7 +10,7 @@ from typing import Any
 def cell(value: Any) -> str:
     """How a value is shown: floats with four significant digits, counts with separators.
 
-    Example:
+    Examples:
         >>> cell(0.912345), cell(12000), cell(0.00002), cell(None), cell("x")
         ('0.9123', '12,000', '2e-05', '', 'x')
     """
@@ -28,7 +28,7 @@ def cell(value: Any) -> str:
 def text_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Aligned columns: the first to the left, the others to the right.
 
-    Example:
+    Examples:
         >>> print(text_table(["label", "f1"], [["no", 0.5], ["maybe", 1.0]]))
         label      f1
         no     0.5000
@@ -48,7 +48,7 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 def html_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """The same as an HTML table, escaped.
 
-    Example:
+    Examples:
         >>> html_table(["a"], [["<b>"]])
         '<table><tr><th>a</th></tr><tr><td>&lt;b&gt;</td></tr></table>'
     """

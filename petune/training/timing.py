@@ -49,7 +49,7 @@ class Timing(NamedTuple):
     def mean(self, epochs: int) -> float:
         """Seconds per epoch over the whole run.
 
-        Example:
+        Examples:
             >>> Timing(3.0, 1.0).mean(4)
             1.5
         """
@@ -86,7 +86,7 @@ def time_run(
 def spread(steps: Sequence[PlannedStep], size: Callable[[PlannedStep], int]) -> list[PlannedStep]:
     """The smallest, the middle and the largest step, as far as they differ in size.
 
-    Example:
+    Examples:
         >>> spread([3, 1, 2, 9, 1], size=int)
         [1, 2, 9]
     """

@@ -29,7 +29,7 @@ PRIVATE = ("output_dir", "cache_dir", "log_with", "progress")
 def trackers_of(config: TrainConfig) -> list[str]:
     """The names that `log_with` holds, each once.
 
-    Example:
+    Examples:
         >>> trackers_of(TrainConfig(log_with=["wandb", "wandb"])), trackers_of(TrainConfig())
         (['wandb'], [])
     """

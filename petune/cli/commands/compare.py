@@ -58,7 +58,7 @@ def compare(
 def named_seeds(count: int) -> str:
     """How many seeds there were, in words.
 
-    Example:
+    Examples:
         >>> named_seeds(1), named_seeds(3)
         ('One seed, so no spread', '3 seeds: means, and the standard deviation of the figure')
     """

@@ -58,7 +58,7 @@ class Cut(NamedTuple):
 def stacked(parts: Sequence[Factors], weights: Sequence[float]) -> Factors:
     """Σ wᵢ Bᵢ Aᵢ as one product, exactly; its rank is the sum of the ranks.
 
-    Example:
+    Examples:
         >>> one, two = (Factors(torch.ones(3, r), torch.ones(r, 2)) for r in (1, 2))
         >>> both = stacked([one, two], [2.0, 0.5])
         >>> both.rank, (both.b @ both.a)[0].tolist()

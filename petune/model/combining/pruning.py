@@ -18,7 +18,7 @@ def keep_largest_(change: Tensor, density: float) -> Tensor:
         change: (d_out, d_in) float32 on the CPU, contiguous.
         density: share of the entries to keep, in [0, 1].
 
-    Example:
+    Examples:
         >>> keep_largest_(torch.tensor([[1.0, -4.0], [3.0, -2.0]]), 0.5).tolist()
         [[0.0, -4.0], [3.0, 0.0]]
     """
@@ -39,7 +39,7 @@ def drop_at_random_(change: Tensor, density: float, generator: torch.Generator) 
 
     Yu et al. 2023, "Language Models are Super Mario", arXiv:2311.03099: DARE with drop rate 1 - density.
 
-    Example:
+    Examples:
         >>> kept = drop_at_random_(torch.ones(2, 4), 0.5, torch.Generator().manual_seed(0))
         >>> sorted(set(kept.flatten().tolist()))
         [0.0, 2.0]

@@ -38,7 +38,7 @@ class CombinationReport:
         knobs: rank, density, majority_sign and seed, where they mattered.
         head: whose head it is; None: the weighted mean.
 
-    Example:
+    Examples:
         >>> sites = {"q": SiteReport((2, 2), 2, 0.25, 1.0)}
         >>> print(CombinationReport("svd", ("a", "b"), (0.5, 0.5), sites, {"rank": 2}))
         svd of 0.5 · a + 0.5 · b (rank=2), mean head: 1 sites, relative error 0.25

@@ -26,7 +26,7 @@ def elected_mean(changes: list[Tensor], weights: Sequence[float], majority: Majo
         weights: one per change.
         majority: whether a sign is elected by the sum of the entries or by their number; a draw counts as plus.
 
-    Example:
+    Examples:
         >>> trimmed = [torch.tensor([[4.0, 1.0, 0.0]]), torch.tensor([[-1.0, 3.0, -2.0]])]
         >>> elected_mean(trimmed, [1.0, 1.0], "total").tolist()
         [[4.0, 2.0, -2.0]]

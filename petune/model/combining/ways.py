@@ -78,7 +78,7 @@ class Recipe:
         UnknownNameError: no such way.
         ConfigError: a knob that is out of range, or that means nothing for this way.
 
-    Example:
+    Examples:
         >>> Recipe(how="tise")
         Traceback (most recent call last):
         petune.errors.UnknownNameError: There is no way of merging 'tise'. Did you mean 'ties'?

@@ -157,7 +157,7 @@ def _apart(when: str, what: str, fix: str = "") -> ProcessError:
 def digests(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     """Name -> a digest of shape, type and bits.
 
-    Example:
+    Examples:
         >>> import torch
         >>> one, other = digests({"a": torch.zeros(2)}), digests({"a": torch.zeros(2, 1)})
         >>> one == digests({"a": torch.zeros(2)}), one == other

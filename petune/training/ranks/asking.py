@@ -29,7 +29,7 @@ def wanted(config: TrainConfig) -> Literal["fsdp2"] | None:
     Raises:
         ConfigError: the launcher asks for what petune does not do.
 
-    Example:
+    Examples:
         >>> wanted(TrainConfig(sharding="fsdp2"))
         'fsdp2'
         >>> wanted(TrainConfig()) is None

@@ -33,7 +33,7 @@ class Ranks(NamedTuple):
     def dealt(self, batches: int) -> list[tuple[int, bool]]:
         """(batch, whether its answer counts) for this process; equally many for all.
 
-        Example:
+        Examples:
             >>> Ranks(0, 2).dealt(3), Ranks(1, 2).dealt(3)
             ([(0, True), (2, True)], [(1, True), (2, False)])
         """

@@ -45,7 +45,7 @@ def regrouped(
         processes: those there are now.
         batch_size, max_tokens: of a process and forward; a single row may be longer.
 
-    Example:
+    Examples:
         >>> regrouped([[[5, 3], [1, 0]]], [1] * 6, processes=1, batch_size=2)
         [[[5, 3]], [[1, 0]]]
         >>> regrouped([[[5, 3], [1, 0]]], [1] * 6, processes=3, batch_size=2)
