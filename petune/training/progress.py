@@ -15,6 +15,7 @@ from petune.training.selection import Selection
 from petune.training.tables import cell
 
 SECONDS_BETWEEN_LINES = 5.0
+BEST_SO_FAR = "  best so far"
 EPOCHS_SHOWN = 8
 """While the run goes on; at its end the whole table is printed."""
 
@@ -76,7 +77,7 @@ class PlainProgress(Callback):
             self._say(step_line(row, self._start, self._meter, now - self._began))
 
     def on_evaluate(self, row: Row) -> None:
-        best = "  best so far" if self._best.is_at(row) else ""
+        best = BEST_SO_FAR if self._best.is_at(row) else ""
         self._say(f"step {row['step']}/{self._start.total}  evaluation: {figures_line(row)}{best}")
 
     def _say(self, line: str) -> None:

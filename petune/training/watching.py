@@ -12,7 +12,7 @@ from accelerate import Accelerator
 
 from petune.training.callbacks import Callback, HistoryWriter, Row, RunStart
 from petune.training.memory import MemoryMeter
-from petune.training.progress import SECONDS_BETWEEN_LINES, figures_line, make_progress
+from petune.training.progress import BEST_SO_FAR, SECONDS_BETWEEN_LINES, Best, figures_line, make_progress
 from petune.training.report import TrainReport
 from petune.training.tracking import Tracking
 from petune.training.trainee import Trainee
@@ -121,7 +121,7 @@ class Watcher(Callback):
         return f"{self.name} {self.step}/{self.total} {self.loss:.4f}"
 
     def on_start(self, start: RunStart) -> None:
-        self.step, self.total, self.goes = start.done, start.total, True
+        self.step, self.total, self.goes, self._best = start.done, start.total, True, Best(start)
         self._board.started(self, start)
 
     def on_step(self, row: Row) -> None:
@@ -129,7 +129,8 @@ class Watcher(Callback):
         self._board.moved(self)
 
     def on_evaluate(self, row: Row) -> None:
-        self._board.told(self, f"step {row['step']}/{self.total}  evaluation: {figures_line(row)}")
+        best = BEST_SO_FAR if self._best.is_at(row) else ""
+        self._board.told(self, f"step {row['step']}/{self.total}  evaluation: {figures_line(row)}{best}")
 
     def on_end(self, report: TrainReport | None) -> None:
         if self.goes:
