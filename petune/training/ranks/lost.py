@@ -77,9 +77,14 @@ def is_of_the_line(error: BaseException) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """What happened, without the source places and frames that torch adds."""
+    """What happened: the first sentence, without the source places, frames and advice that torch adds.
+
+    Examples:
+        >>> first_line(RuntimeError("[../pair.cc:5] Connection closed by peer. Check the logs. GLHF!\\nFrame 1"))
+        'Connection closed by peer'
+    """
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return re.sub(r"^\[\S+:\d+\]\s*", "", line).rstrip(". ")
+    return re.sub(r"^\[\S+:\d+\]\s*", "", line).split(". ")[0].rstrip(". ")
 
 
 def lost_error(who: str, why: str, at: tuple[int, int], config: TrainConfig) -> ProcessError:
