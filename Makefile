@@ -11,7 +11,7 @@ export HF_DATASETS_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full check look format dist clean
+.PHONY: help demo test test-full check look format docs dist clean
 
 help:
 	@echo "make demo       fine-tune a real encoder on real data by every method, and show the table"
