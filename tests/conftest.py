@@ -9,6 +9,7 @@ for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"
     os.environ[name] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+import gc  # noqa: E402
 import random  # noqa: E402
 from typing import TYPE_CHECKING  # noqa: E402
 
@@ -23,6 +24,24 @@ if TYPE_CHECKING:
 # One thread per test process: workers do not fight for the cores, and sums come in one order.
 torch.set_num_threads(1)
 transformers.utils.logging.disable_progress_bar()
+
+
+FROZEN_EVERY = 100
+"""Tests after which the garbage collector is told to look at nothing that is alive: modules, fixtures, compiled code.
+
+A worker holds millions of such objects in the end, and whoever calls `gc.collect`, as Accelerate and the benchmarks
+do, would go through them all each time."""
+_tests = 0
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    """Freezes what is alive, now and then."""
+    global _tests
+    _tests += 1
+    if _tests % FROZEN_EVERY == 0:
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(autouse=True)

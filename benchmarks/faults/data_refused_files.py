@@ -125,7 +125,6 @@ OTHERS: tuple[Kind, ...] = (
         "a great film\nit was awful and dull\n",
         "train.txt, line 2",
         "plain texts",
-        CausalLM(),
     ),
     _kind("one word a line in a txt file", "train.txt", "film\nhouse\n", "train.txt, line 1", "tag", TAGS),
     _kind("unknown ending", "train.xlsx", "x", "train.xlsx", "'.xlsx'"),
