@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,10 +48,16 @@ def commented(settings: dict[str, Any]) -> str:
     return text_of(settings, told, ["A run for petune: petune fit -c FILE. What is left out has the value shown here."])
 
 
-def outcome(tuner: Tuner, folder: Path, *, as_json: bool) -> str:
-    """What is printed when all went well."""
+def outcome(tuner: Tuner, folder: Path, *, as_json: bool, shown: bool = False) -> str:
+    """What is printed when all went well.
+
+    Args:
+        shown: the run has told of itself on stderr.
+    """
     report = tuner.report
     if not as_json:
-        return f"{report}\nSaved {folder}"
+        # On one terminal the table of the run stands right above.
+        seen = shown and sys.stdout.isatty() and sys.stderr.isatty()
+        return f"Saved {folder}" if seen else f"{report}\nSaved {folder}"
     story = json.loads(report.to_json())
     return json.dumps({"folder": str(folder), "name": tuner.name, **{k: v for k, v in story.items() if k != "history"}})

@@ -64,6 +64,16 @@ def chunks(path: str, form: str, size: int) -> Iterator[Chunk]:
             raise DataError(f"{name} is not UTF-8 text (byte 0x{error.object[error.start]:02x}).") from error
 
 
+def need_other(path: str, out: str) -> None:
+    """Passes when the answers do not go where the rows come from.
+
+    Raises:
+        UsageError: both are one file, which would be gone.
+    """
+    if STANDARD not in (path, out) and os.path.exists(out) and os.path.exists(path) and os.path.samefile(path, out):
+        raise UsageError(f"--out {out} is the file of the rows.", fix="Name another file for the answers.")
+
+
 @contextlib.contextmanager
 def written(path: str, form: str) -> Iterator[Sink]:
     """Where rows go. A file appears under its name when all rows are in it; one that broke off leaves nothing.

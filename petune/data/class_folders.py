@@ -5,12 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from petune.errors import DataError
+from petune.tasks._media import COLUMNS
 from petune.tasks.base import Table
-
-IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-SOUNDS = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".au")
-COLUMNS = {**dict.fromkeys(IMAGES, "image"), **dict.fromkeys(SOUNDS, "audio")}
-"""How a file's name ends -> the column that its path goes to."""
 
 
 def has_classes(folder: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,11 @@ def read_json(path: Path) -> Table:
     if (articles := squad_of(text)) is not None:
         return read_squad(articles, path)
     pairs = list(_list(text, path) if text.lstrip().startswith("[") else _lines(text, path))
-    return table_of([item for _, item in pairs], path.name, at_line(path.name, [line for line, _ in pairs]))
+    numbers = [line for line, _ in pairs]
+    line = at_line(path.name, numbers)
+    # Several rows on one line are told apart by their numbers alone.
+    place = line if len(set(numbers)) == len(numbers) else lambda row: f"{line(row)}, row {row}"
+    return table_of([item for _, item in pairs], path.name, place)
 
 
 def _lines(text: str, path: Path) -> Iterator[tuple[int, Any]]:
@@ -74,8 +79,8 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object whose keys occur once; plain `json` would keep the last value without a word."""
     made = dict(pairs)
     if len(made) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} occurs twice")
+        (key, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"the key {key!r} occurs twice")
     return made
 
 

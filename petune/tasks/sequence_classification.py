@@ -22,6 +22,7 @@ from petune.tasks._columns import (
     some_rows,
 )
 from petune.tasks._labels import ProblemType, classes, detect, is_list, label_name, ordered, refuse_vectors, unfloated
+from petune.tasks._media import refuse_paths
 from petune.tasks._padding import pad_inputs
 from petune.tasks._problems import KINDS, Problem
 from petune.tasks._texts import need_pad_token, need_pieces, piece_limit, rows_of, texts_of, tokenize
@@ -125,6 +126,8 @@ class SequenceClassification(Task):
     def _resolved(self, table: Table) -> Self:
         """Columns and kind of problem, without the labels."""
         text, label = find_text_and_label(table, self.text, self.label, self.text_pair)
+        if self.text is None:
+            refuse_paths(table, text)
         problem = self.problem_type or (MULTI if self.label_separator is not None else None)
         if problem is None and self.labels and not any(is_list(value) for _, value in cells(table, label)):
             problem = SINGLE  # named labels are classes, whatever they look like

@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 
 import petune
-from petune import Tuner
+from petune import TrainConfig, Tuner
+from petune.cli import saving
 from petune.cli.recipe import recipe_of
 from petune.cli.yaml_file import read
 from tests.cli.parts import QUICK
 from tests.cli.test_door import ROOT, left
+
+QUIET_CONFIG = TrainConfig(epochs=1, progress="off")
 
 
 def test_an_adapter_lies_in_the_folder_with_its_settings(place: Path) -> None:
@@ -56,6 +59,19 @@ def test_the_run_as_a_page(place: Path, capsys: pytest.CaptureFixture[str], monk
     monkeypatch.setattr("petune.report.extra.PACKAGES", ("no_such_package",))
     assert left(*words, "--out", "runs/unpaged") == 2
     assert "no_such_package" in capsys.readouterr().err and not Path("runs/unpaged").exists()
+
+
+@pytest.mark.parametrize(("terminal", "progress"), [(True, "auto"), (True, "off"), (False, "auto")])
+def test_a_terminal_is_not_told_twice(
+    place: Path, terminal: bool, progress: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table of the run is printed where nobody has just seen it: into a pipe, or after a silent run."""
+    tuner = Tuner.load("runs/a")
+    tuner._report = Tuner("bert", task="sequence-classification").fit("train.csv", config=QUIET_CONFIG).report
+    for stream in (sys.stdout, sys.stderr):
+        monkeypatch.setattr(stream, "isatty", lambda: terminal, raising=False)
+    told = saving.outcome(tuner, Path("runs/a"), as_json=False, shown=progress != "off")
+    assert told.endswith("Saved runs/a") and ("steps" in told) != (terminal and progress == "auto")
 
 
 def test_every_knob_of_a_method_is_an_option(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,6 +51,17 @@ def test_a_pipe_takes_jsonl(place: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert all(row["mood"] in ("bad", "good") and 0.5 <= row["mood_probability"] <= 1 for row in told)
 
 
+def test_the_rows_are_never_written_over(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The file that is read cannot be the one that is written, whatever it is called."""
+    before = Path("train.csv").read_bytes()
+    Path("other.csv").unlink(missing_ok=True)
+    Path("other.csv").symlink_to("train.csv")
+    for out in ("train.csv", "./train.csv", "other.csv"):
+        assert left("predict", "runs/a", "train.csv", "--out", out) == 2
+        assert "is the file of the rows" in capsys.readouterr().err
+    assert Path("train.csv").read_bytes() == before
+
+
 def test_only_a_chunk_is_in_memory(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first answers are written before the rows of the second chunk are read."""
     rows = ("text\n", *(f"a lovely film {i}\n" for i in range(10)))

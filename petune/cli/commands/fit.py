@@ -62,7 +62,7 @@ def fit(
     folder = saving.save(tuner, recipe)
     if report is not None:
         tuner.write_report(report)
-    typer.echo(saving.outcome(tuner, folder, as_json=as_json))
+    typer.echo(saving.outcome(tuner, folder, as_json=as_json, shown=recipe.config.progress != "off"))
 
 
 def knobs(words: Sequence[str]) -> Any:

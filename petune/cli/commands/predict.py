@@ -30,6 +30,7 @@ def predict(
 
     reads = streams.form_of(rows, form)
     writes = reads if out == streams.STANDARD else streams.form_of(out, None)
+    streams.need_other(rows, out)
     source = "stdin" if rows == streams.STANDARD else Path(rows).name
     tuner = Tuner.load(folder, model)
     answering = Answering(tuner, column, every=every, batch_size=batch_size, source=source)

@@ -77,10 +77,10 @@ def is_of_the_line(error: BaseException) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """What happened: the first sentence, without the source places, frames and advice that torch adds.
+    r"""What happened: the first sentence, without the source places, frames and advice that torch adds.
 
     Examples:
-        >>> first_line(RuntimeError("[../pair.cc:5] Connection closed by peer. Check the logs. GLHF!\\nFrame 1"))
+        >>> first_line(RuntimeError("[../pair.cc:5] Connection closed by peer. Check the logs. GLHF!\nFrame 1"))
         'Connection closed by peer'
     """
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
