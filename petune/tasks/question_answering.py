@@ -44,7 +44,7 @@ class QuestionAnswering(Task):
         answer_start: the column of offsets in characters, for plain texts; None finds it, or looks for the text.
         no_answer: whether "no answer" may be an answer; None: whether training rows had none.
         no_answer_threshold: by how much the logits of no answer must exceed those of the best span.
-        stride: pieces that a window shares with the one before it.
+        stride: pieces that a window shares with the one before it, at most half of its room.
         max_answer_length: pieces of an answer at most.
         n_best: how many answers `predict_proba` gives for a row.
         max_length: see `Task`.
