@@ -33,7 +33,8 @@ def gold_of(place: str, cell: Any, start: Any, context: str) -> Gold:
     """What a row's cell says is right, each answer checked against the context.
 
     Args:
-        cell: SQuAD's dict of lists, a list of dicts, a text, or any of these as JSON; empty where nothing answers.
+        cell: SQuAD's dict of lists or arrays, a list of dicts, a text, or any of these as JSON; empty where nothing
+            answers.
         start: the offset of a text, from a column of its own; None: it is looked for.
 
     Raises:
@@ -68,6 +69,7 @@ def is_empty(place: str, cell: Any) -> bool:
 
 def _read(place: str, cell: Any) -> Any:
     """A cell that is a dict or a list written as text (a csv file has no other way) as what was written."""
+    cell = _plain(cell)
     if not isinstance(cell, str) or not cell.strip().startswith(("{", "[{", "[]")):
         return cell
     try:
@@ -76,6 +78,15 @@ def _read(place: str, cell: Any) -> Any:
         raise DataError(
             f"{place}: the answers {_short(cell)} cannot be read.", expected=FORMS, fix=UNREADABLE
         ) from None
+
+
+def _plain(cell: Any) -> Any:
+    """Arrays as lists, also inside of a dict: a parquet file that pandas has read holds them."""
+    if isinstance(cell, Mapping):
+        return {key: _plain(value) for key, value in cell.items()}
+    if isinstance(cell, (list, tuple)):
+        return [_plain(value) for value in cell]
+    return _plain(cell.tolist()) if hasattr(cell, "tolist") else cell
 
 
 def _pairs(place: str, cell: Any, start: Any) -> list[tuple[Any, Any]]:

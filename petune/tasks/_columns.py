@@ -177,7 +177,7 @@ def literal(text: str) -> Any:
     except ValueError:
         try:
             return ast.literal_eval(text)
-        except SyntaxError as error:
+        except (SyntaxError, TypeError, RecursionError, MemoryError) as error:
             raise ValueError(str(error)) from error
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from petune.errors import DataError
-from petune.tasks._columns import need_characters
+from petune.tasks._columns import literal, need_characters
 from petune.tasks._labels import is_missing
 from petune.tasks.base import Table
 
@@ -130,7 +130,7 @@ def _entity(
     inclusive: bool | None,
 ) -> Entity:  # fmt: skip
     """One entity in characters, whatever form it was given in."""
-    value, kind = row.get(name), row.get(f"{name}_type")
+    value, kind = _unwritten(row.get(name)), row.get(f"{name}_type")
     apart = is_missing(value)
     pair: Any = (row.get(f"{name}_start"), row.get(f"{name}_end")) if apart else value
     if isinstance(value, Mapping):
@@ -150,6 +150,16 @@ def _entity(
     if not text[start:end].strip():
         raise _bad(place, name, (start, end), "There is nothing but white space.")
     return Entity(start, end, "" if is_missing(kind) else str(kind).strip())
+
+
+def _unwritten(value: Any) -> Any:
+    """A span that is written as text (a csv file has no other way) as what was written; all else as it is."""
+    if not isinstance(value, str) or not value.strip().startswith(("{", "[", "(")):
+        return value
+    try:
+        return literal(value.strip())
+    except ValueError:  # the error that follows shows the text itself
+        return value
 
 
 def _is_whole(value: Any) -> bool:

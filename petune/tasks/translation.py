@@ -9,7 +9,7 @@ from typing import Any, Self
 from petune.errors import ConfigError, DataError
 from petune.knobs import knobs
 from petune.lookup import near
-from petune.tasks._columns import cells
+from petune.tasks._columns import cells, literal
 from petune.tasks._languages import need_languages, starting_in, tell_languages
 from petune.tasks.base import Encoded, Table
 from petune.tasks.seq2seq_lm import Seq2SeqLM
@@ -96,21 +96,23 @@ class Translation(Seq2SeqLM):
 
     def unfolded(self, table: Table) -> Table:
         """The rows with both texts of `translation` in columns of their own."""
-        if NESTED not in table.columns or not any(isinstance(value, Mapping) for _, value in cells(table, NESTED)):
+        if NESTED not in table.columns:
+            return table
+        pairs = [_unwritten(value) for _, value in cells(table, NESTED)]
+        if not any(isinstance(pair, Mapping) for pair in pairs):
             return table
         if self.source_language is None:
-            keys = dict.fromkeys(key for _, value in cells(table, NESTED) for key in (value or {}))
+            keys = dict.fromkeys(key for pair in pairs if isinstance(pair, Mapping) for key in pair)
             raise DataError(
                 f"{table.source} keeps both texts in the column {NESTED!r}.",
                 expected=f"Its languages are {', '.join(map(repr, keys))}.",
                 fix="Pass source_language=... and target_language=...",
             )
-        rows = [self._row(place, row) for (place, _), row in zip(cells(table, NESTED), table.rows, strict=True)]
+        rows = [self._row(table.place(index), row, pairs[index]) for index, row in enumerate(table.rows)]
         columns = tuple(dict.fromkeys(key for row in rows for key in row))
         return dataclasses.replace(table, rows=rows, columns=columns)
 
-    def _row(self, place: str, row: Mapping[str, Any]) -> dict[str, Any]:
-        found = row.get(NESTED)
+    def _row(self, place: str, row: Mapping[str, Any], found: Any) -> dict[str, Any]:
         if not isinstance(found, Mapping):
             raise DataError(f"{place}: the column {NESTED!r} holds {found!r}.", expected="A mapping of two texts.")
         if self.source_language not in found:
@@ -119,3 +121,13 @@ class Translation(Seq2SeqLM):
                 fix=near(str(self.source_language), found),
             )
         return {**{key: value for key, value in row.items() if key != NESTED}, **found}
+
+
+def _unwritten(value: Any) -> Any:
+    """A mapping that is written as text (a csv file has no other way) as what was written; all else as it is."""
+    if not isinstance(value, str) or not value.strip().startswith("{"):
+        return value
+    try:
+        return literal(value.strip())
+    except ValueError:  # a text of its own, or the error that follows shows it
+        return value

@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import itertools
 import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -53,7 +55,8 @@ def certain(examples: list[dict], sure: float = 9.0) -> list[np.ndarray]:
     "answers",
     [
         {"text": ["oslo"], "answer_start": [12]},
-        {"text": np.array(["oslo"]).tolist(), "answer_start": np.array([12]).tolist()},
+        {"text": np.array(["oslo"], dtype=object), "answer_start": np.array([12], dtype=np.int32)},
+        np.array([{"text": "oslo", "answer_start": np.int64(12)}], dtype=object),
         [{"text": "oslo", "answer_start": 12}],
         "oslo",
         '{"text": ["oslo"], "answer_start": [12]}',
@@ -62,10 +65,20 @@ def certain(examples: list[dict], sure: float = 9.0) -> list[np.ndarray]:
 )
 @pytest.mark.parametrize("family", ["bert", "qwen2", "roberta"])
 def test_an_answer_is_found_in_every_form(answers: Any, family: str) -> None:
-    """SQuAD's dict of lists, its nested form, plain text, and what a csv file holds of them mark the same pieces."""
+    """SQuAD's dict of lists, its nested form, plain text, and what csv and parquet files hold of them mark the same pieces."""
     [example] = encoded([{**ROW, "answers": answers}], family)
     assert said(example).strip() == "oslo"
     assert example["_gold"] == ["oslo"]
+
+
+def test_a_parquet_file_says_that_there_is_no_answer(tmp_path: Path) -> None:
+    """What pandas reads of SQuAD's own columns: arrays inside of dicts, which are empty where nothing answers."""
+    frame = pd.DataFrame([ROW, {**ROW, "answers": {"text": [], "answer_start": []}}])
+    frame.to_parquet(tmp_path / "squad.parquet")
+    data = read(pd.read_parquet(tmp_path / "squad.parquet"))
+    task = QuestionAnswering().learn(data)
+    made = task.encode(data, tiny.tokenizer("bert"), longest=64, labelled=True).examples
+    assert task.no_answer and [example["_gold"] for example in made] == [["oslo"], []]
 
 
 def test_offsets_may_have_a_column_of_their_own() -> None:

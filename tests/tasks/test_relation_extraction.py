@@ -24,6 +24,8 @@ SPANS = {"text": "anna saw oslo", "head": (0, 4), "tail": (9, 13)}
 FORMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "pairs": (SPANS, {}),
     "dicts": ({**SPANS, "head": {"start": 0, "end": 4}, "tail": {"pos": [9, 13]}}, {}),
+    "written": ({**SPANS, "head": "[0, 4]", "tail": "(9, 13)"}, {}),
+    "written dicts": ({**SPANS, "head": '{"start": 0, "end": 4}', "tail": " {'pos': [9, 13]}"}, {}),
     "columns": ({"text": "anna saw oslo", "e1_start": 0, "e1_end": 4, "e2_start": "9", "e2_end": 13.0}, {}),
     "words": ({"tokens": ["anna", "saw", "oslo"], "h": [0, 1], "t": [2, 3]}, {}),
     "tacred": ({"token": ["anna", "saw", "oslo"], "subj_start": 0, "subj_end": 0, "obj_start": 2, "obj_end": 2}, {}),
@@ -106,6 +108,8 @@ BAD = {
     "beyond the text": ({**SPANS, "tail": (9, 99)}, "line 2|'tail' is (9, 99)|13 characters"),
     "the end before the start": ({**SPANS, "head": (4, 0)}, "line 2|'head' is (4, 0)"),
     "no numbers": ({**SPANS, "head": ("a", "b")}, "line 2|'head'|whole numbers"),
+    "unreadable": ({**SPANS, "head": "[0, "}, "line 2|'head' is '.0, '"),
+    "unhashable": ({**SPANS, "head": "{[0]: 4}"}, "line 2|'head' is '{.0.: 4}'"),
     "no pair": ({**SPANS, "head": 7}, "line 2|'head' is 7|start, end"),
     "white space": ({**SPANS, "head": (4, 5)}, "line 2|'head'|white space"),
     "missing": ({**SPANS, "head": None}, "line 2|missing"),

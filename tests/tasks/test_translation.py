@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -41,6 +42,16 @@ def test_the_hubs_column_holds_both_languages():
     asked = [learnt.encode(learnt.table(rows), reads, longest=64, labelled=False).examples[0]["input_ids"]
              for rows in (["good day"], PAIRS[:1], [{"translation": {"en": "good day"}}])]  # fmt: skip
     assert asked == [made[0][0]["input_ids"]] * 3
+
+
+def test_a_csv_file_holds_both_languages_as_json():
+    """The column of the hub, written as text, is read as if it held mappings; a plain text stays what it is."""
+    task = Translation(source_language="en", target_language="fr")
+    written = table([{"translation": json.dumps(row["translation"])} for row in PAIRS])
+    assert task.learn(written) == task.learn(table(PAIRS))
+    assert task.unfolded(written).rows == [row["translation"] for row in PAIRS]
+    plain = table([{"en": "good day", "translation": "{bonjour}"}])
+    assert task.unfolded(plain) is plain
 
 
 def test_what_is_no_pair_is_refused():
