@@ -51,8 +51,7 @@ def chunks(path: str, form: str, size: int) -> Iterator[Chunk]:
     """The rows of a file or of stdin, `size` at a time.
 
     Raises:
-        DataError: a row that cannot be read, with its line; bytes that are no UTF-8.
-        UsageError: no such file.
+        DataError: no such file; a row that cannot be read, with its line; bytes that are no UTF-8.
     """
     with _opened(path) as stream:
         name = "stdin" if path == STANDARD else Path(path).name
@@ -163,7 +162,7 @@ def _opened(path: str) -> Iterator[IO[str]]:
     except OSError as error:
         there = [entry.name for entry in Path(path).parent.iterdir()] if Path(path).parent.is_dir() else []
         fix = near(Path(path).name, [name for name in there if Path(name).suffix[1:] in FORMS])
-        raise UsageError(f"{path} cannot be read ({error.strerror}).", fix=fix) from error
+        raise DataError(f"{path} cannot be read ({error.strerror}).", fix=fix) from error
     with stream:
         yield stream
 

@@ -125,7 +125,7 @@ def test_tags_and_numbers_have_their_columns(place: Path, capsys: pytest.Capture
 
 
 WRONG = [
-    (["predict", "runs/a", "tset.csv"], 2, ["tset.csv", "'test.csv'"]),
+    (["predict", "runs/a", "tset.csv"], 1, ["tset.csv", "'test.csv'"]),
     (["predict", "runs/a", "rows.parquet"], 2, ["csv, tsv, jsonl"]),
     (["predict", "runs/b", "test.csv"], 1, ["There is no folder runs/b"]),
     (["predict", "runs/a", "label.csv"], 1, ["label.csv has no column 'text'", "'label'"]),
