@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 from petune.errors import ConfigError
@@ -64,7 +64,7 @@ def words_of(verbalizer: Mapping[str, Any], labels: Sequence[str]) -> tuple[tupl
     """The words of each label, in the order of the labels; a label without an entry is its own word.
 
     Raises:
-        ConfigError: an entry for no label, an empty one, or a word of two labels.
+        ConfigError: an entry for no label, an empty one, one that is no word, or a word of two labels.
     """
     odd = next((label for label in verbalizer if label not in labels), None)
     if odd is not None:
@@ -74,6 +74,10 @@ def words_of(verbalizer: Mapping[str, Any], labels: Sequence[str]) -> tuple[tupl
     found: list[tuple[str, ...]] = []
     for label in labels:
         given = verbalizer.get(label, label)
+        if not isinstance(given, str | Sequence | Set):
+            raise ConfigError(
+                f"The verbalizer has {given!r} for {label!r}.", expected="A word, or a list of words, was expected."
+            )
         words = tuple(str(word).strip() for word in ((given,) if isinstance(given, str) else given))
         if not words or not all(words):
             raise ConfigError(f"The verbalizer has no word for {label!r}.", fix="Give it a word.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import math
+import numbers
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ LOUDEST = 8.0
 """Numbers of a wave lie between -1 and 1; somewhat more is loud, much more was never scaled."""
 CHANNELS = 8
 """The shorter side of a two-dimensional array of more numbers than this is no row of channels."""
+RATES = (1_000, 1_000_000)
+"""Samples a second of anything that is a sound; outside of them a number was taken for a rate that is none."""
 
 
 class Wave(NamedTuple):
@@ -39,7 +42,8 @@ def open_sound(value: Any, place: str, column: str, rate: int, known: int | None
         told: what was converted, counted here.
 
     Raises:
-        DataError: missing, not found, no sound, or an array without a rate, with the row's place.
+        DataError: missing, not found, no sound, or an array without a rate or with an impossible one, with the row's
+            place.
 
     Examples:
         >>> open_sound((np.zeros(800), 8000), "row 0", "audio", 16_000, None, Counter()).shape
@@ -94,28 +98,44 @@ def _wave(value: Any, place: str, column: str, known: int | None) -> Wave:
         raise DataError(f"{place}: the sound in column {column!r} is missing.", fix="Fill it in or drop the row.")
     if isinstance(source, str | bytes):
         with _opened(source, place) as file:
-            return Wave(_read(file, source, place), int(file.samplerate))
+            return Wave(_read(file, source, place), _rate(file.samplerate, place))
     if isinstance(source, Mapping) and source.get("array") is not None:
-        source = (source["array"], source.get("sampling_rate"))
-    array, rate = source if _is_pair(source) else (source, None)
+        array, rate = source["array"], source.get("sampling_rate")
+    else:
+        array, rate = source if _is_pair(source) else (source, None)
     if not isinstance(array, np.ndarray | list):
         raise DataError(
             f"{place}: column {column!r} holds a {type(value).__name__}, which is no sound.",
             expected="A path, the bytes of a file, or an array with its sampling rate was expected.",
             fix="Name the column that holds the sounds: audio=...",
         )
-    rate = rate or known
-    if not rate:
+    rate = known if is_missing(rate) else rate
+    if rate is None:
         raise DataError(
             f"{place}: the sound is an array that does not tell its sampling rate.",
             expected="(array, rate), {'array': ..., 'sampling_rate': ...} or a file tell it.",
             fix="Pass the task sampling_rate=..., where all arrays have the same.",
         )
-    return Wave(_scaled(array, place), int(rate))
+    return Wave(_scaled(array, place), _rate(rate, place))
 
 
 def _is_pair(value: Any) -> bool:
-    return isinstance(value, tuple | list) and len(value) == 2 and isinstance(value[1], int | np.integer)
+    """Whether it is an array and a number, and not two numbers, which are an array."""
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        return False
+    return isinstance(value[1], numbers.Real) and not isinstance(value[0], numbers.Real)
+
+
+def _rate(rate: Any, place: str) -> int:
+    """A rate as a whole number; tables make 16000.0 of it where another row has none."""
+    number = isinstance(rate, numbers.Real) and not isinstance(rate, bool)
+    if not number or not RATES[0] <= rate <= RATES[1] or rate != int(rate):
+        raise DataError(
+            f"{place}: the sampling rate of the sound is {rate!r}.",
+            expected=f"A whole number from {RATES[0]:,} to {RATES[1]:,} samples a second was expected.",
+            fix="Correct it, or drop the row.",
+        )
+    return int(rate)
 
 
 def _scaled(array: Any, place: str) -> np.ndarray:

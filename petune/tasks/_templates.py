@@ -14,7 +14,6 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from jinja2 import TemplateError
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from petune.errors import BackboneError, DataError, PetuneError
@@ -92,8 +91,8 @@ def last_piece(tokenizer: Any) -> int | None:
 def _rendered(turns: Sequence[Turn], tokenizer: Any, place: str, *, opened: bool = False) -> str:
     try:
         return str(tokenizer.apply_chat_template(list(turns), tokenize=False, add_generation_prompt=opened))
-    except (TemplateError, ValueError) as error:
-        raise DataError(f"{place}: the tokenizer's chat template refuses the conversation: {error}.") from error
+    except Exception as error:  # whatever a template that others wrote may raise
+        raise _refused(place, error) from error
 
 
 def _by_marks(rows: Sequence[Sequence[Turn]], places: Sequence[str], tokenizer: Any) -> list[Conversation]:
@@ -108,8 +107,8 @@ def _by_marks(rows: Sequence[Sequence[Turn]], places: Sequence[str], tokenizer: 
                 return_assistant_tokens_mask=True,
                 **tokenizer.special_tokens_map,
             )
-        except (TemplateError, ValueError) as error:
-            raise DataError(f"{place}: the tokenizer's chat template refuses the conversation: {error}.") from error
+        except Exception as error:  # whatever a template that others wrote may raise
+            raise _refused(place, error) from error
         made = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         replies = [_covered(made["offset_mapping"], *span) for span in spans]
         if len(replies) != sum(turn["role"] == "assistant" for turn in turns) or any(a >= b for a, b in replies):
@@ -156,6 +155,10 @@ def _end(pieces: list[int], first: int, last: int, tokenizer: Any) -> int:
     if special and not tokenizer.decode(pieces[special[-1] + 1 : last]).strip():
         return special[-1] + 1
     return last
+
+
+def _refused(place: str, error: Exception) -> DataError:
+    return DataError(f"{place}: the tokenizer's chat template refuses the conversation: {error}.")
 
 
 def _unclear(place: str, why: str) -> BackboneError:

@@ -139,6 +139,15 @@ def test_templates_that_do_not_tell_replies_are_refused():
         encoded(tokenizer("qwen2", STRICT), TALK)
 
 
+@pytest.mark.parametrize("template", [CHATML, MARKED], ids=["chatml", "marked"])
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_template_that_breaks_off_is_told_with_the_row(template, labelled):
+    """Whatever a template raises is an error of the row that it was given, not a traceback."""
+    reads = tokenizer("qwen2", "{{ messages[0]['content'] + 1 }}" + template)
+    with pytest.raises(DataError, match="line 2: the tokenizer's chat template refuses the conversation: can only"):
+        encoded(reads, TALK[: 3 if labelled else 2], labelled=labelled)
+
+
 def test_a_system_message_stands_before_conversations_without_one():
     """The knob's, where there is none."""
     reads = tokenizer("qwen2", CHATML)

@@ -137,6 +137,7 @@ def test_words_of_several_pieces_are_told_by_the_first() -> None:
     refused(ConfigError, "does not know the word '中'", lambda: encoded({"a": "中", "b": "great"}))
     refused(ConfigError, "the word 'great' twice", lambda: task(verbalizer={"a": "great", "b": "great"}))
     refused(ConfigError, "no word for 'a'", lambda: task(verbalizer={"a": [], "b": "great"}))
+    refused(ConfigError, "has 3 for 'a'|list of words", lambda: task(verbalizer={"a": 3, "b": "great"}))
     refused(ConfigError, "words for 'worse'", lambda: PromptClassification(labels=("bad",), verbalizer={"worse": "x"}))
 
 
