@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import difflib
 import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -37,6 +38,8 @@ LABEL = Names(
     ("class", "target", "category", "sentiment", "score", "rating", "stars", "topic", "intent", "emotion", "y"),
 )
 TOKENS = Names(("tokens", "words"), ("text", "sentence"))
+CLOSE = 0.75
+"""How alike a column and a usual name must be for one to be taken for a slip of the other; 1 is the same."""
 TAGS = Names(("tags", "ner_tags"), ("labels", "label", "ner"))
 
 
@@ -85,7 +88,7 @@ def find_column(table: Table, given: str | None, knob: str, names: Names) -> str
         raise DataError(
             f"{table.source} has no column with a usual name for {knob}.",
             expected=f"Usual are {usually}, ...; its columns are {_listed(table.columns)}.",
-            fix=f"Pass {knob}=... with one of them.",
+            fix=f"{_misspelt(table, names)}Pass {knob}=... with one of them.",
         )
     raise DataError(
         f"{table.source} has {len(matches)} columns that could be the {knob}: {_listed(matches)}.",
@@ -225,6 +228,16 @@ def _is_running_text(table: Table, column: str) -> bool:
         return False
     several = sum(len(value.split()) > 1 for value in values)
     return several > len(values) / 2 and len(set(values)) > len(values) / 2
+
+
+def _misspelt(table: Table, names: Names) -> str:
+    """A question about the column whose name is closest to a usual one, if any is close; a usual name is no slip."""
+    wanted = names.first + names.second
+    known = {name for some in (TEXT, LABEL, TOKENS, TAGS) for name in (*some.first, *some.second, *some.always)}
+    odd = {column.strip().lower(): column for column in table.columns if column.strip().lower() not in known}
+    close = ((name, found) for name in wanted for found in difflib.get_close_matches(name, odd, n=1, cutoff=CLOSE))
+    found = max(close, key=lambda pair: difflib.SequenceMatcher(None, *pair).ratio(), default=None)
+    return "" if found is None else f"{near(found[0], [odd[found[1]]])} "
 
 
 def _listed(columns: list[str] | tuple[str, ...]) -> str:

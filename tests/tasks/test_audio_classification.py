@@ -95,6 +95,14 @@ def test_another_rate_is_resampled_and_channels_are_averaged():
         (b"RIFF", "cannot be decoded"),
         (wav(np.zeros(800))[:-100], "ends after .* bytes"),
         (3.5, "holds a float"),
+        ((np.zeros(800), -16_000), "sampling rate of the sound is -16000.*from 1,000 to 1,000,000"),
+        ((np.zeros(800), 0), "sampling rate of the sound is 0"),
+        ([[0.5] * 800, 16_000.5], "sampling rate of the sound is 16000.5"),
+        ({"array": [0.5] * 800, "sampling_rate": 1}, "sampling rate of the sound is 1"),
+        ({"array": [0.5] * 800, "sampling_rate": "fast"}, "sampling rate of the sound is 'fast'"),
+        ({"array": [0.5] * 800, "sampling_rate": float("inf")}, "sampling rate of the sound is inf"),
+        ({"array": [0.5] * 800, "sampling_rate": float("nan")}, "does not tell its sampling rate"),
+        ([0.5, 0.25], "does not tell its sampling rate"),
         (np.zeros(800), "does not tell its sampling rate"),
         ((np.zeros(0), RATE), "is empty"),
         ((np.zeros((20, 20)), RATE), "is no sound"),
@@ -107,6 +115,14 @@ def test_what_is_no_sound_is_refused_with_its_row(value, said):
     """The bad row is named, with what it holds and what was expected."""
     with pytest.raises(DataError, match=f"row 1.*{said}"):
         heard(value)
+
+
+def test_a_rate_may_be_a_whole_float():
+    """As tables have it that hold rates and gaps; a single row or a pair of it is heard alike."""
+    wave = sounds(1)[0]["audio"][0]
+    want = heard((wave, RATE))
+    assert np.array_equal(heard({"array": wave.tolist(), "sampling_rate": float(RATE)}), want)
+    assert np.array_equal(heard((wave, np.float64(RATE))), want)
 
 
 def test_without_soundfile_files_are_refused_with_the_extra(monkeypatch):
@@ -131,6 +147,12 @@ def test_sounds_are_of_one_length_whatever_is_in_their_batch():
     assert not first[400:].any()
     assert abs(float(first[:400].std()) - 1) < 1e-2
     assert made.notices == ["the data: 1 of 2 sounds were longer than 0.1 seconds and were cut."]
+
+
+def test_a_misspelt_column_is_asked_about():
+    """Columns are found by their names, or by what is almost one."""
+    with pytest.raises(DataError, match=r"Did you mean 'audo'\? Pass audio="):
+        AudioClassification().learn(Table([{"audo": "a.wav", "lable": "a"}], ("audo", "lable")))
 
 
 def test_a_mask_is_given_where_the_extractor_gives_one():

@@ -66,6 +66,22 @@ def test_two_columns_of_running_text_are_doubtful() -> None:
         SequenceClassification().learn(table(rows))
 
 
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        (("Txet", "label", "id"), r"usual name for text.*Did you mean 'Txet'\? Pass text="),
+        (("text", "lable", "id"), r"usual name for label.*Did you mean 'lable'\? Pass label="),
+        (("text", "id", "date"), r"'date'\. Pass label="),
+        (("text", "tokens", "words"), r"'words'\. Pass label="),
+    ],
+)
+def test_a_column_that_almost_has_a_usual_name_is_asked_about(columns: tuple[str, ...], words: str) -> None:
+    """Where no column was named either; what is like no usual name, or is one of something else, is not."""
+    rows = [dict.fromkeys(columns, "a"), dict.fromkeys(columns, "b")]
+    with pytest.raises(DataError, match=words):
+        SequenceClassification().learn(table(rows))
+
+
 @pytest.mark.parametrize("knob", ["text", "label", "text_pair"])
 def test_a_misspelt_column_is_answered_with_the_near_one(knob: str) -> None:
     """The knob is named as well."""
