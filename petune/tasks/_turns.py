@@ -81,6 +81,20 @@ def _content(content: Any, what: str) -> str:
     return content.strip()
 
 
+def without_reply(value: Any) -> Any:
+    """The turns of one cell before the reply that ends it; the cell itself where none does, or where it is none.
+
+    Examples:
+        >>> without_reply([{"from": "human", "value": "Hello"}, {"from": "gpt", "value": "Hi."}])
+        [{'role': 'user', 'content': 'Hello'}]
+    """
+    try:
+        turns = turns_of(value, "")
+    except DataError:  # the task tells of it, with the row
+        return value
+    return turns[:-1] if len(turns) > 1 and turns[-1]["role"] == "assistant" else value
+
+
 def need_user(turns: list[Turn], place: str) -> None:
     """Refuses a conversation in which nobody asks, or in which the assistant speaks first.
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from petune import LoRA, TokenClassification, TrainConfig, Tuner
 from petune.cli import streams
 from petune.cli.answering import Answering
+from petune.tasks.question_answering import Answer
 from tests import tiny
 from tests.cli.parts import table
 from tests.cli.test_door import left
@@ -88,6 +89,9 @@ def test_only_a_chunk_is_in_memory(place: Path, monkeypatch: pytest.MonkeyPatch)
     assert events.count("write") == 3 and len(Path("many-out.csv").read_text().splitlines()) == 11
 
 
+SPAN = Answer("oslo", start=3, end=7, score=0.5)
+
+
 @pytest.mark.parametrize(
     ("answer", "own", "labels", "columns"),
     [
@@ -95,6 +99,7 @@ def test_only_a_chunk_is_in_memory(place: Path, monkeypatch: pytest.MonkeyPatch)
         (["a", "b"], [0.5, 0.75], ("a", "b"), {"x": ["a", "b"], "x_probability": [0.5, 0.75]}),
         ("an option", [0.25, 0.75], (), {"x": "an option", "x_probability": 0.75}),
         ("a span", [("a span", 0.5), ("another", 0.25)], (), {"x": "a span"}),
+        (SPAN, [SPAN], (), {"x": "oslo", "x_probability": 0.5, "x_start": 3, "x_end": 7}),
         ([0.1, 0.2], None, (), {"x": [0.1, 0.2]}),
     ],
 )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from petune.errors import DataError
-from petune.tasks._turns import need_question, need_reply, need_user, turns_of
+from petune.tasks._turns import need_question, need_reply, need_user, turns_of, without_reply
 from petune.tasks.dialogue import Dialogue
 from petune.tasks.instruction import Instruction
 from tests.tasks.tables import reread, table
@@ -72,6 +72,14 @@ def test_conversations_that_teach_nothing_are_refused():
         need_reply([ASKED], "row 1")
     with pytest.raises(DataError, match="row 1: the last turn is the assistant's"):
         need_question([ASKED, TOLD], "row 1")
+
+
+def test_a_reply_at_the_end_can_be_left_away():
+    """Only the last one, of any form of a conversation; what ends in a question or is none stays as it is."""
+    for value in ([ASKED, TOLD], json.dumps([ASKED, TOLD])):
+        assert without_reply(value) == [ASKED]
+    for value in ([ASKED], [TOLD], "a question", 3, None, [{"role": "nobody", "content": "a"}]):
+        assert without_reply(value) is value
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ def predict(
     model: Annotated[str | None, typer.Option(help="The backbone, in place of the recorded one.")] = None,
     form: Annotated[str | None, typer.Option("--format", metavar="csv|tsv|jsonl", help="Of the rows.")] = None,
     column: Annotated[str, typer.Option(help="The column of the answers.")] = "predicted",
-    every: Annotated[bool, typer.Option("--probabilities", help="A column for each label as well.")] = False,
+    every: Annotated[bool, typer.Option("--probabilities", help="Of every label, option or span as well.")] = False,
     batch_size: Annotated[int, typer.Option(help="Rows per forward.", min=1)] = 32,
     chunk: Annotated[int, typer.Option(help="Rows that are in memory at once.", min=1)] = 1024,
 ) -> None:
