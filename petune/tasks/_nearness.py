@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from petune.errors import ConfigError
+
 MOST = 10
 """Of a ranking this many texts are kept, as many as `recall_at_k` asks for."""
 
@@ -52,6 +54,20 @@ def partner_loss(texts: Tensor, names: Tensor, temperature: float) -> Tensor:
     same = (known == names[:, 1:2]) | (known == names[:, :1])
     same[right, right] = False
     return functional.cross_entropy(scores.masked_fill(same, -torch.inf), right, reduction="sum")
+
+
+def need_others(rows: int) -> None:
+    """Refuses micro-batches in which a text has its partner alone to choose from: their loss is 0, whatever it says.
+
+    Raises:
+        ConfigError: for less than two rows.
+    """
+    if rows < 2:
+        raise ConfigError(
+            "Pairs without scores or negatives are learnt one row at a time, where the loss is always 0.",
+            expected="A text is to find its partner among those of its micro-batch.",
+            fix="Give two rows or more, and TrainConfig(batch_size=...) of at least 2, or a column of negatives.",
+        )
 
 
 def rankings(vectors: Sequence[np.ndarray], texts: Sequence[Sequence[str]]) -> list[list[str]]:

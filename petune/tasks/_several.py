@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from petune.errors import DataError
 from petune.tasks._padding import Side, pad_inputs
 from petune.tasks.base import Example
 
@@ -55,3 +56,20 @@ def places(examples: Sequence[Example]) -> Tensor:
         made[row, :size] = torch.arange(first, first + size)
         first += size
     return made
+
+
+def one_or_two(item: Any, index: int, columns: tuple[str, str]) -> Mapping[str, Any]:
+    """A row to predict: a text, two of them, or a dict with the columns.
+
+    Raises:
+        DataError: none of these.
+    """
+    if isinstance(item, Mapping):
+        return item
+    if isinstance(item, str):
+        return {columns[0]: item}
+    if isinstance(item, (tuple, list)) and len(item) == 2:
+        return dict(zip(columns, item, strict=True))
+    raise DataError(
+        f"row {index}: {item!r} is no text and no pair of texts.", expected="Such as 'a text', or ('a', 'b')."
+    )

@@ -259,6 +259,13 @@ class Task(ABC):
             ConfigError: with the knob.
         """
 
+    def need_rows(self, rows: int) -> None:
+        """Refuses so few rows a forward that nothing is learnt of them, before the first step.
+
+        Raises:
+            ConfigError: with the knob.
+        """
+
     @abstractmethod
     def headline(self) -> str:
         """The key of the evaluation that picks the best adapter, such as `accuracy`."""

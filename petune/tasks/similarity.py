@@ -14,9 +14,9 @@ from petune.errors import ConfigError, DataError
 from petune.knobs import check, knobs
 from petune.tasks._columns import Names, cells, columns_found, find_column, named_column, some_rows, usual
 from petune.tasks._labels import number
-from petune.tasks._nearness import partner_loss, rankings, score_loss
+from petune.tasks._nearness import need_others, partner_loss, rankings, score_loss
 from petune.tasks._pooling import Pooling, pooled
-from petune.tasks._several import pad_parts, parts_of, several, split_parts
+from petune.tasks._several import one_or_two, pad_parts, parts_of, several, split_parts
 from petune.tasks._texts import need_pad_token, piece_limit, texts_of, tokenize
 from petune.tasks.base import Batch, Encoded, Example, Table, Task
 
@@ -144,7 +144,7 @@ class Similarity(Task):
         if isinstance(texts, (str, bytes, Mapping)):
             raise DataError("A single text was given.", expected="A list of rows was expected.", fix="Pass [text].")
         columns = (self.text or "text", self.text_pair or "text_pair")
-        return Table([_row(item, index, columns) for index, item in enumerate(texts)], columns, "the texts")
+        return Table([one_or_two(item, index, columns) for index, item in enumerate(texts)], columns, "the texts")
 
     def encode(self, table: Table, tokenizer: Any, *, longest: int, labelled: bool) -> Encoded:
         """Rows to examples with a part for each text; texts above the limit are cut, and counted.
@@ -239,6 +239,15 @@ class Similarity(Task):
         """One supervised item per row."""
         return 1
 
+    def need_rows(self, rows: int) -> None:
+        """Refuses rows that are alone, unless scores or negatives say what is to be learnt.
+
+        Raises:
+            ConfigError: with the knob.
+        """
+        if self.score is None and self.negative is None:
+            need_others(rows)
+
     def class_counts(self, examples: Sequence[Example]) -> np.ndarray:
         """There are none: always a ConfigError."""
         raise _no_classes("class_weight")
@@ -281,18 +290,6 @@ class Similarity(Task):
             raise ConfigError(
                 "The task has not learnt its columns yet.", fix="Call learn(table) with the training rows first."
             )
-
-
-def _row(item: Any, index: int, columns: tuple[str, str]) -> Mapping[str, Any]:
-    if isinstance(item, Mapping):
-        return item
-    if isinstance(item, str):
-        return {columns[0]: item}
-    if isinstance(item, (tuple, list)) and len(item) == 2:
-        return dict(zip(columns, item, strict=True))
-    raise DataError(
-        f"row {index}: {item!r} is no text and no pair of texts.", expected="Such as 'a text', or ('a', 'b')."
-    )
 
 
 def _no_classes(knob: str) -> ConfigError:

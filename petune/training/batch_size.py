@@ -59,6 +59,7 @@ def _sized(trainee: Trainee, accelerator: Accelerator, resume: str | Path | None
         with _nothing_left_behind(trainee.learner, accelerator.device):
             found = _found(trainee, wanted, accelerator)
         rows = min(gather_object([found]))  # processes must cut alike
+    trainee.task.need_rows(rows)
     steps = max(1, wanted // rows)
     said = f"batch_size='auto' found {rows} x {steps}: rows per forward times forwards per step."
     config = replace(trainee.config, batch_size=rows, gradient_accumulation_steps=steps)

@@ -81,11 +81,13 @@ class Trainee:
 
         Raises:
             TrainingError: there are no rows.
-            ConfigError: class weights that do not fit the task, or a figure that no evaluation will give.
+            ConfigError: class weights or a batch size that do not fit the task, or a figure that no evaluation will
+                give.
         """
         for what, rows in (("train on", self.examples), ("evaluate", self.eval_examples)):
             if rows is not None and not len(rows):
                 raise TrainingError(f"There are no rows to {what}.", expected="At least one.", fix="Check the data.")
+        self.task.need_rows(min(self.config.rows, len(self.examples)))
         return Checked(self._selection(), class_weights(self.task, self.examples, self.config))
 
     def _selection(self) -> Selection | None:

@@ -65,7 +65,7 @@ def certain(examples: list[dict], sure: float = 9.0) -> list[np.ndarray]:
 )
 @pytest.mark.parametrize("family", ["bert", "qwen2", "roberta"])
 def test_an_answer_is_found_in_every_form(answers: Any, family: str) -> None:
-    """SQuAD's dict of lists, its nested form, plain text, and what csv and parquet files hold of them mark the same pieces."""
+    """SQuAD's dict of lists, its nested form, plain text, and what files hold of them mark the same pieces."""
     [example] = encoded([{**ROW, "answers": answers}], family)
     assert said(example).strip() == "oslo"
     assert example["_gold"] == ["oslo"]

@@ -133,6 +133,21 @@ def test_a_backbone_without_a_pooler_of_its_own_has_no_head_for_it(tmp_path: Any
     assert tuner.adapter.head() == {}
 
 
+def test_pairs_that_are_alone_in_their_batch_are_refused() -> None:
+    """A loss of 0 would be no error: the knob is told, unless negatives or scores say what is to be learnt."""
+    pairs = [{"text": row["text"], "text_pair": row["text_pair"]} for row in KINDS["partners"].rows(2)]
+
+    def fit(rows: list[dict[str, Any]], batch_size: int) -> Any:
+        tuner = Tuner(tiny.backbone("bert"), task="similarity", tokenizer=tiny.tokenizer("bert"))
+        return tuner.fit(rows, config=TrainConfig(epochs=1, batch_size=batch_size, progress="off"))
+
+    for rows, batch_size in ((pairs, 1), (pairs[:1], 8)):
+        with pytest.raises(ConfigError, match=r"loss is always 0.*batch_size"):
+            fit(rows, batch_size)
+    assert fit([{**row, "negative": "a dull film"} for row in pairs], 1).report.history[0]["loss"] > 0
+    assert fit([{**row, "score": score} for score, row in enumerate(pairs)], 1).report.history
+
+
 def test_an_encoder_decoder_is_refused() -> None:
     """It has two kinds of states; the reason is given."""
     with pytest.raises(BackboneError, match="'t5' has hidden states for what it reads and others for what it writes"):
