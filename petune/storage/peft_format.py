@@ -29,7 +29,7 @@ def why_no_peft_config(stored: Stored) -> str | None:
         >>> why_no_peft_config(Stored({"method": {"name": "bottleneck", "knobs": {}}}))
         "peft has no method that computes what 'bottleneck' computes."
     """
-    if any(name.rpartition(".")[0].endswith(OWN_ROWS) for name in stored.head):
+    if holds_rows(stored):
         return "The adapter holds rows for pieces of its own, and peft keeps a resized table of pieces instead."
     if stored.method == "lora" and not any(tensors["lora_A"].numel() for tensors in stored.layers.values()):
         return "Every site has rank 0, so there is no module for peft to change."
@@ -42,6 +42,11 @@ def why_no_peft_config(stored: Stored) -> str | None:
     if head_modules(stored) is None:
         return "A part of the head is a bare parameter of no module of its own, and peft saves whole modules."
     return None
+
+
+def holds_rows(stored: Stored) -> bool:
+    """Whether the adapter has rows for pieces of its own (markers), which no table of the backbone has room for."""
+    return any(name.rpartition(".")[0].endswith(OWN_ROWS) for name in stored.head)
 
 
 def adapter_config(stored: Stored) -> dict[str, Any] | None:
@@ -212,6 +217,6 @@ def _plain(alpha: float) -> float | int:
 
 
 __all__ = [
-    "adapter_config", "derived_tensors", "from_peft", "head_modules", "head_prefix", "largest_modules",
-    "task_type", "why_no_peft_config",
+    "adapter_config", "derived_tensors", "from_peft", "head_modules", "head_prefix", "holds_rows",
+    "largest_modules", "task_type", "why_no_peft_config",
 ]  # fmt: skip

@@ -10,6 +10,7 @@ from petune import lookup
 from petune.data.tokenizers import AUTO
 from petune.errors import PetuneError
 from petune.storage import peft_format
+from petune.storage.asking import by_hand, literal
 from petune.storage.stored import Stored
 from petune.tasks.base import Task
 
@@ -24,7 +25,6 @@ _ODDLY_NAMED = {
     "AutoModelForSpeechSeq2Seq": "automatic-speech-recognition",
 }
 """transformers' classes that the hub has another name for; of all others it is the class's own."""
-_FILES = {"image_processor": "picture.png", "feature_extractor": "sound.wav", "processor": "sound.wav"}
 
 
 class Snippet(NamedTuple):
@@ -72,19 +72,19 @@ def snippets(stored: Stored, folder: str) -> list[Snippet]:
     """
     task = task_of(stored)
     made = [Snippet("petune", "\n".join(
-        ["from petune import Tuner", "", f"tuner = Tuner.load({_quoted(folder)})",
-         f"print(tuner.predict([{_asked(stored, task)}]))"]
+        ["from petune import Tuner", "", f"tuner = Tuner.load({literal(folder)})",
+         f"print(tuner.predict([{literal('...' if task is None else task.specimen())}]))"]
     ))]  # fmt: skip
     if task is None:
         return made
     line = f"from transformers import {task.auto_class}"
     if stored.method == "full":
-        code = [line, "", f"model = {task.auto_class}.from_pretrained({_quoted(folder)})"]
+        code = [line, "", f"model = {task.auto_class}.from_pretrained({literal(folder)})"]
         return [*made, Snippet("transformers", "\n".join(code))]
     if peft_format.why_no_peft_config(stored) is None:
         made.append(Snippet("peft", _by_peft(stored, task, folder)))
     if _merges(stored):
-        code = ["from petune import Tuner", line, "", f"tuner = Tuner.load({_quoted(folder)})",
+        code = ["from petune import Tuner", line, "", f"tuner = Tuner.load({literal(folder)})",
                 'tuner.merge().save_pretrained("merged")', 'tuner.tokenizer.save_pretrained("merged")',
                 f'model = {task.auto_class}.from_pretrained("merged")']  # fmt: skip
         made.append(Snippet("transformers", "\n".join(code)))
@@ -92,50 +92,29 @@ def snippets(stored: Stored, folder: str) -> list[Snippet]:
 
 
 def _merges(stored: Stored) -> bool:
+    """Whether `Tuner.merge` takes it."""
     try:
-        return bool(lookup.find("methods", stored.method).mergeable)
+        return bool(lookup.find("methods", stored.method).mergeable) and not peft_format.holds_rows(stored)
     except PetuneError:
         return False
 
 
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
-
-
-def _columns(stored: Stored, task: Task | None) -> list[str]:
-    """The columns of the texts that the task reads."""
-    knobs = stored.manifest["task"]["knobs"]
-    return [name for knob in (task.texts_in if task else ()) if isinstance(name := knobs.get(knob), str)]
-
-
-def _asked(stored: Stored, task: Task | None) -> str:
-    """One row to ask about: a text, a file, or its columns where it has several."""
-    columns = _columns(stored, task)
-    if len(columns) > 1:
-        return "{" + ", ".join(f'{_quoted(column)}: "..."' for column in columns) + "}"
-    return f'"{_FILES[task.reads]}"' if task is not None and task.reads in _FILES else '"..."'
+def _outputs(stored: Stored, task: Task) -> str:
+    """How many outputs the head has, as an argument; nothing where the model has the checkpoint's own."""
+    if not stored.head:
+        return ""
+    try:
+        config = task.model_config()
+    except PetuneError:  # the manifest of somebody else names no columns
+        config = {"id2label": stored.manifest["labels"]}
+    count = config.get("num_labels", len(config.get("id2label", ())))
+    return f", num_labels={count}" if count else ""
 
 
 def _by_peft(stored: Stored, task: Task, folder: str) -> str:
     base = hub_id(stored) or "path/of/the/backbone"
-    count = f", num_labels={len(stored.manifest['labels'])}" if stored.head and stored.manifest["labels"] else ""
-    count = count or (", num_labels=1" if stored.head else "")
     lines = ["from peft import PeftModel", f"from transformers import {task.auto_class}, {AUTO[task.reads]}", "",
-             f"model = {task.auto_class}.from_pretrained({_quoted(base)}{count})",
-             f"model = PeftModel.from_pretrained(model, {_quoted(folder)})",
-             f"{task.reads} = {AUTO[task.reads]}.from_pretrained({_quoted(folder)})"]  # fmt: skip
-    return "\n".join([*lines, *_asking(stored, task)])
-
-
-def _asking(stored: Stored, task: Task) -> list[str]:
-    """What the model is asked, where plain texts are all that it takes."""
-    if task.reads != "tokenizer":
-        return []
-    words = ", ".join(['"..."'] * max(len(_columns(stored, task)), 1))
-    inputs = f'tokenizer({words}, return_tensors="pt")'
-    if not task.generates:
-        return [f"print(model(**{inputs}).logits)"]
-    most = stored.manifest["task"]["knobs"].get("max_new_tokens")
-    options = f", max_new_tokens={most}" if isinstance(most, int) else ""
-    return [f"print(tokenizer.batch_decode(model.generate(**{inputs}{options})))"]
+             f"model = {task.auto_class}.from_pretrained({literal(base)}{_outputs(stored, task)})",
+             f"model = PeftModel.from_pretrained(model, {literal(folder)})",
+             f"{task.reads} = {AUTO[task.reads]}.from_pretrained({literal(folder)})"]  # fmt: skip
+    return "\n".join([*lines, *by_hand(task)])

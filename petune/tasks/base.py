@@ -31,6 +31,7 @@ IGNORE = -100
 MARKERS = -1001
 """The piece that stands for the first of a task's own rows (`Task.own_rows`); the next ones count down. No vocabulary
 has negative pieces, so no backbone is resized for them."""
+_FILES = {"image_processor": "picture.png", "feature_extractor": "sound.wav", "processor": "sound.wav"}
 
 
 @dataclass(frozen=True)
@@ -236,6 +237,18 @@ class Task(ABC):
         Raises:
             DataError: for a single string in place of a list, or items of no known form.
         """
+
+    def text_columns(self) -> list[str]:
+        """The columns of the texts that it reads."""
+        return [name for knob in self.texts_in if isinstance(name := getattr(self, knob, None), str)]
+
+    def specimen(self) -> Any:
+        """A row that `predict` takes, for the code on model cards: a text, a file, or its columns where it has several.
+
+        It is made of texts, whole numbers, lists and dicts.
+        """
+        columns = self.text_columns()
+        return dict.fromkeys(columns, "...") if len(columns) > 1 else _FILES.get(self.reads, "...")
 
     @abstractmethod
     def default_metrics(self) -> tuple[Any, ...]:

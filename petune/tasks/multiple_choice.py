@@ -111,6 +111,12 @@ class MultipleChoice(Task):
         columns = (self.question or "question", self.options[0] if len(self.options) == 1 else ALL)
         return Table(rows_of(texts, columns), columns, "the texts")
 
+    def specimen(self) -> dict[str, Any]:
+        """A question and two options, in their columns."""
+        names, two = self.options, ("one", "another")
+        offered: dict[str, Any] = {names[0]: [*two]} if len(names) == 1 else dict(zip(names, two, strict=False))
+        return {self.question or "question": "...", **offered}
+
     def encode(self, table: Table, tokenizer: Any, *, longest: int, labelled: bool) -> Encoded:
         """Rows to examples with a part for each option; parts above the limit are cut, and counted.
 

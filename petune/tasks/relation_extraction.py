@@ -161,6 +161,16 @@ class RelationExtraction(OneLabelTask):
             texts = [{text: item} if isinstance(item, str) else item for item in texts]
         return Table(rows_of(texts, columns), columns, "the texts")
 
+    def specimen(self) -> Any:
+        """A text with its two spans in their columns, or marked where there are none."""
+        if self.head is None or self.tail is None:
+            return "[E1] Ann [/E1] lives in [E2] Oslo [/E2]"
+        kind = {"type": self.types[0]} if self.types else {}
+        last = int(bool(self.inclusive_ends))
+        spans = {self.head: (0, 3), self.tail: (13, 17)}
+        made = {name: {"start": start, "end": end - last, **kind} for name, (start, end) in spans.items()}
+        return {self.text or "text": "Ann lives in Oslo", **made}
+
     def encode(self, table: Table, tokenizer: Any, *, longest: int, labelled: bool) -> Encoded:
         """Rows to examples with markers; of a row above the limit the part around its entities is kept, and counted.
 
