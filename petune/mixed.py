@@ -19,6 +19,7 @@ from petune.model.modes import evaluating
 from petune.model.running import run
 from petune.residents import Portion, Residents
 from petune.tasks._padding import Side, pad_inputs, shapes, told
+from petune.tasks._writing import WritingTask
 from petune.tasks.base import Example, Table, Task
 from petune.training.batches import length_of
 from petune.training.writing import Prompt, write_texts
@@ -86,7 +87,7 @@ def _answers(residents: Residents, portion: Portion, texts: Any, batch_size: int
     Raises:
         DataError: items that are no text, with their row.
     """
-    places, examples = _prepared(residents, portion, texts)
+    places, examples = _prepared(residents, portion, texts, {})
     bank = residents.bank
     # Residents are in eval mode always; the backbone is its owner's.
     with evaluating(bank.backbone.model):
@@ -113,11 +114,11 @@ def texts_of(
     """
     for name in dict.fromkeys(portion.rows.values()):
         refuse_unless_writing(portion.contents.adapters[name])
-    places, examples = _prepared(residents, portion, texts)
+    places, examples = _prepared(residents, portion, texts, options)
     order = [row for rows in places.values() for row in rows]
     prompts = [Prompt(adapter, residents.tokenizer(adapter), example) for adapter, example in examples]
     seeds = seeds_of(options.get("seed", 0), len(texts))
-    more = {**options, "seed": [seeds[row] for row in order]}
+    more = {**options, "seed": [seeds[row] for row in order], "places": order}
     written = write_texts(
         lambda route: residents.bank.frame(route, portion.contents), prompts, batch_size=batch_size, **more
     )
@@ -125,9 +126,9 @@ def texts_of(
 
 
 def _prepared(
-    residents: Residents, portion: Portion, texts: Any
+    residents: Residents, portion: Portion, texts: Any, options: Mapping[str, Any]
 ) -> tuple[dict[Adapter, list[int]], list[tuple[Adapter, Example]]]:
-    """The rows of each adapter, and all examples in that order."""
+    """The rows of each adapter, and all examples in that order; prompts leave the room that `options` ask for."""
     adapters = portion.contents.adapters
     examples: list[tuple[Adapter, Example]] = []
     places = {adapters[name]: rows for name, rows in rows_of(portion.rows).items()}
@@ -135,7 +136,8 @@ def _prepared(
         table = _some(adapter.task, texts, rows)
         tokenizer, backbone = residents.tokenizer(adapter), residents.bank.backbone
         positions, vocabulary = backbone.positions_for(adapter.method), backbone.vocabulary
-        made = prepare(adapter.task, table, None, tokenizer, positions, 0, vocabulary=vocabulary, labelled=False)
+        task = adapter.task.leaving_room(options) if isinstance(adapter.task, WritingTask) else adapter.task
+        made = prepare(task, table, None, tokenizer, positions, 0, vocabulary=vocabulary, labelled=False)
         tell(made.warnings, residents.told(adapter))
         examples += [(adapter, example) for example in made.train]
     return places, examples

@@ -11,15 +11,13 @@ from transformers import GenerationConfig
 from transformers.generation.configuration_utils import GenerationMode
 
 from petune.errors import BackboneError, ConfigError, PetuneError
-from petune.lookup import unknown
 from petune.model.shell import Shell
+from petune.tasks._generation import check_options, known
 
 MAX_NEW_TOKENS = 64
 """Pieces written at most where nobody says how many."""
 MODES = (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE, GenerationMode.BEAM_SEARCH)
 """Strategies under which the rows of a batch do not see each other."""
-PASSED_ON = ("logits_processor", "stopping_criteria", "streamer", "prefix_allowed_tokens_fn", "tokenizer")
-"""Arguments of `generate` that are no settings."""
 OF_SAMPLING = ("temperature", "top_k", "top_p", "top_h", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 
 
@@ -46,11 +44,8 @@ def settings(shell: Shell, options: Mapping[str, Any], rows: int) -> GenerationC
         BackboneError: no pad token for several rows.
     """
     config: GenerationConfig = copy.deepcopy(shell.model.generation_config)
-    known = [name for name in vars(GenerationConfig()) if not name.startswith("_") and name != "transformers_version"]
-    for name in options:
-        if name not in known and name not in PASSED_ON:
-            raise unknown("option of generate", name, [*known, *PASSED_ON])
-    given = {name: value for name, value in options.items() if name in known and value is not None}
+    check_options(options)
+    given = {name: value for name, value in options.items() if name in known() and value is not None}
     _bound(shell, config, given)
     if config.pad_token_id is None:
         config.pad_token_id = shell.backbone.pad_token_id

@@ -22,12 +22,13 @@ from petune.model.adapter import Adapter
 from petune.model.alone import Draws, Unpadded, reads_padding
 from petune.model.backbone import Backbone
 from petune.model.bank import Bank
-from petune.model.decoding import PASSED_ON, settings, told
+from petune.model.decoding import settings, told
 from petune.model.gate import running
 from petune.model.prompting import Streamed, lengthened
 from petune.model.routing import Frame, entered
 from petune.model.shell import Shell
 from petune.model.twins import with_children
+from petune.tasks._generation import PASSED_ON
 
 
 def generate(
@@ -94,6 +95,7 @@ def write(
     inputs: Mapping[str, Tensor],
     *,
     seed: int | Sequence[int] = 0,
+    places: Sequence[int] | None = None,
     **options: Any,
 ) -> Any:
     """What transformers' `generate` gives, by one shell.
@@ -103,6 +105,7 @@ def write(
         inputs: (B, ...) each, as the model takes them; rows of a decoder are padded on the left.
         seed: of sampling: one for each row, or one for all, which row i turns into seed + i. torch's own random
             numbers are neither used nor changed.
+        places: the rows' numbers in messages, where they are some of the caller's; None: as they stand.
         options: those of transformers' `generate`, on top of the checkpoint's own settings. `max_new_tokens` is 64
             if nobody says otherwise.
 
@@ -127,7 +130,7 @@ def write(
         given = {name: value for name, value in longer.inputs.items() if name in shell.takes}
         # What processors are to pass over: a row's prompt stands before its text, as its padding does.
         pads = pads if longer.decodes else [pad + max(longer.lengths) for pad in pads]
-    _refuse_too_long(shell, given, config)
+    _refuse_too_long(shell, given, config, range(rows) if places is None else places)
     times = max(config.num_beams or 1, config.num_return_sequences or 1)
     wide = None if frame is None else frame.expanded(times)
     seeds = seeds_of(seed, rows)
@@ -181,7 +184,7 @@ def _pads(shell: Shell, given: dict[str, Any]) -> list[int]:
     return [int(count) for count in (mask == 0).sum(1)]
 
 
-def _refuse_too_long(shell: Shell, given: Mapping[str, Any], config: GenerationConfig) -> None:
+def _refuse_too_long(shell: Shell, given: Mapping[str, Any], config: GenerationConfig, places: Sequence[int]) -> None:
     longest = shell.backbone.positions
     ids = given.get("input_ids" if shell.model.main_input_name == "input_ids" else "decoder_input_ids")
     if longest is None or ids is None:
@@ -190,8 +193,10 @@ def _refuse_too_long(shell: Shell, given: Mapping[str, Any], config: GenerationC
     apart = shell.model.config.is_encoder_decoder and "input_ids" in given
     both = max(read, written) if apart else read + written
     if both > longest:
+        mask = given.get("attention_mask")
+        row = "" if mask is None else f"row {places[int(mask.sum(1).argmax())]}: "
         raise BackboneError(
-            f"Prompts of {read} pieces and {written} new ones do not fit.",
+            f"{row}{read} pieces to read and {written} new ones do not fit.",
             expected=f"This backbone has {longest} positions.",
             fix="Lower max_new_tokens, or cut the prompts.",
         )

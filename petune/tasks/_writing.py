@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from petune.errors import ConfigError
 from petune.knobs import check, knobs
+from petune.tasks._generation import check_options, refuse
 from petune.tasks._padding import Side
 from petune.tasks._texts import CHUNK
 from petune.tasks.base import IGNORE, Example, Table, Task
@@ -55,19 +57,38 @@ class WritingTask(Task):
             raise ConfigError("A language model's task has no labels.", fix="Drop labels=...")
 
     def need_room(self, positions: int | None) -> None:
-        """Refuses more new pieces than the backbone has positions.
+        """Refuses more new pieces than the backbone has positions, and options that `generate` does not take.
+
+        They are looked at here and not when the task is made, so that a saved adapter opens whatever they are.
 
         Raises:
-            ConfigError: with the positions that there are.
+            ConfigError: with the positions that there are, or the option.
         """
+        check_options(self.options())
+        if self.shifted:
+            refuse(
+                self.generation, ("max_length", "min_length"), "Of a decoder, max_new_tokens counts what is written."
+            )
         check(
-            positions is None or self.max_new_tokens <= positions,
+            positions is None or self.new_pieces <= positions,
             "max_new_tokens",
-            self.max_new_tokens,
+            self.new_pieces,
             f"{positions} or less, because this backbone has no more positions",
         )
 
     # ------------------------------------------------------------------ what is written
+
+    @property
+    def new_pieces(self) -> int:
+        """The pieces that are written at most: `generation` may say another number than the knob."""
+        return int(self.options().get("max_new_tokens") or self.max_new_tokens)
+
+    def leaving_room(self, options: Mapping[str, Any]) -> Self:
+        """A copy that cuts its prompts for what one call of `generate` asks for."""
+        if options.get("max_new_tokens") is None:
+            return self
+        kept = {**self.generation, "max_new_tokens": options["max_new_tokens"]}
+        return dataclasses.replace(self, generation=kept)
 
     def options(self) -> dict[str, Any]:
         """The options of `generate` that the knobs ask for."""

@@ -116,7 +116,7 @@ class CausalLM(WritingTask):
         need_pad_token(tokenizer)
         limit = piece_limit(self.max_length, longest)
         # Room for what is to be written; `need_room` has refused what leaves none.
-        asked = min(limit, longest - self.max_new_tokens) if longest > self.max_new_tokens else limit
+        asked = min(limit, longest - self.new_pieces) if longest > self.new_pieces else limit
         if labelled:
             some_rows(table)
         prompted = self.prompt is not None

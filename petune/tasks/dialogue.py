@@ -131,7 +131,7 @@ class Dialogue(WritingTask):
         self._need_learnt()
         need_pad_token(tokenizer)
         notices, limit = give_template(tokenizer), piece_limit(self.max_length, longest)
-        asked = min(limit, longest - self.max_new_tokens) if longest > self.max_new_tokens else limit
+        asked = min(limit, longest - self.new_pieces) if longest > self.new_pieces else limit
         rows, places = self._conversations(table, labelled), [table.place(index) for index in range(len(table))]
         if not labelled:
             texts = [ask(turns, tokenizer, place) for turns, place in zip(rows, places, strict=True)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from petune.data.preparing import prepare, tell
@@ -35,7 +35,7 @@ class Work(NamedTuple):
 
     def evaluate(self, data: Any, metrics: Sequence[Any], batch_size: int, generate: bool = True) -> EvalReport:
         """The figures of labelled rows; see `Tuner.evaluate`."""
-        task, examples = self.adapter.task, self._examples(data, learn=False)
+        task, examples = self.adapter.task, self._examples(data, {}, learn=False)
         texts = task.text_metrics() if isinstance(task, WritingTask) and generate else ()
         wanted = (*task.default_metrics(), *texts, *metrics)
         with evaluating(*self.adapter.modules()):
@@ -64,7 +64,8 @@ class Work(NamedTuple):
     def generate(self, texts: Sequence[Any], batch_size: int, options: dict[str, Any]) -> list[Any]:
         """What the language model writes; see `Tuner.generate`."""
         refuse_unless_writing(self.adapter)
-        prompts = [Prompt(self.adapter, self.tokenizer, example) for example in self._examples(texts, labelled=False)]
+        examples = self._examples(texts, options, labelled=False)
+        prompts = [Prompt(self.adapter, self.tokenizer, example) for example in examples]
         return write_texts(self.bank.frame, prompts, batch_size=batch_size, **options)
 
     def chat(self, messages: Any, options: dict[str, Any]) -> str:
@@ -79,17 +80,19 @@ class Work(NamedTuple):
         (reply,) = self.generate([messages], 1, {**options, "num_return_sequences": 1})
         return str(reply)
 
-    def _examples(self, data: Any, **how: bool) -> list[Example]:
-        backbone = self.adapter.shell.backbone
+    def _examples(self, data: Any, options: Mapping[str, Any], **how: bool) -> list[Example]:
+        """Encoded rows; prompts leave the room that the options of `generate` ask for."""
+        backbone, task = self.adapter.shell.backbone, self.adapter.task
         made = prepare(
-            self.adapter.task, data, None, self.tokenizer, backbone.positions_for(self.adapter.method), 0,
+            task.leaving_room(options) if isinstance(task, WritingTask) else task,
+            data, None, self.tokenizer, backbone.positions_for(self.adapter.method), 0,
             vocabulary=backbone.vocabulary, **how,
         )  # fmt: skip
         tell(made.warnings, self.said)
         return made.train
 
     def _logits(self, texts: Sequence[Any], batch_size: int) -> tuple[list[Any], list[Example]]:
-        examples = self._examples(texts, labelled=False)
+        examples = self._examples(texts, {}, labelled=False)
         with evaluating(*self.adapter.modules()):
             learner = Learner(self.bank, self.adapter)
             return logits_of(learner, self.adapter.task, self.tokenizer, examples, batch_size), examples

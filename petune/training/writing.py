@@ -36,6 +36,7 @@ def write_texts(
     *,
     batch_size: int,
     seed: int | Sequence[int] = 0,
+    places: Sequence[int] | None = None,
     **options: Any,
 ) -> list[Any]:
     """What follows each prompt, in their order; a list of texts each for `num_return_sequences` above 1.
@@ -43,6 +44,7 @@ def write_texts(
     Args:
         frame: a route -> the frame of one call, such as `bank.frame`.
         seed: of sampling: one for each prompt, or one for all, which prompt i turns into seed + i.
+        places: the prompts' numbers in messages, where they are not in the caller's order.
         options: of `generate`, on top of those of each adapter's task.
 
     Raises:
@@ -60,9 +62,10 @@ def write_texts(
         kinds.setdefault(known[key], []).append(index)
     with evaluating(*{id(module): module for prompt in prompts for module in prompt.adapter.modules()}.values()):
         for kind in kinds.values():
-            for places in ordered_batches([length_of(prompts[index].example) for index in kind], batch_size):
-                rows = [kind[place] for place in places]
-                texts = _batch(frame, [prompts[row] for row in rows], [seeds[row] for row in rows], options)
+            for batch in ordered_batches([length_of(prompts[index].example) for index in kind], batch_size):
+                rows = [kind[place] for place in batch]
+                named = rows if places is None else [places[row] for row in rows]
+                texts = _batch(frame, [prompts[row] for row in rows], [seeds[row] for row in rows], named, options)
                 for row, text in zip(rows, texts, strict=True):
                     found[row] = text
     return found
@@ -79,7 +82,7 @@ def write_answers(
     adapter, mine = learner.adapter, range(ranks.rank, len(examples), ranks.processes)
     prompts = [Prompt(adapter, tokenizer, adapter.task.prompt_of(examples[row])) for row in mine]
     # One text for each row, also where the knobs ask for several in a prediction; random numbers as in a prediction.
-    options: dict[str, Any] = {"seed": list(mine), "num_return_sequences": 1}
+    options: dict[str, Any] = {"seed": list(mine), "places": list(mine), "num_return_sequences": 1}
     texts = write_texts(learner.bank.frame, prompts, batch_size=batch_size, **options) if prompts else []
     found = ranks.gathered(dict(zip(mine, texts, strict=True)))
     return [found[row] for row in range(len(examples))]
@@ -119,20 +122,24 @@ def _options(prompt: Prompt, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _batch(
-    frame: Callable[[Route], Frame], prompts: Sequence[Prompt], seeds: list[int], options: dict[str, Any]
+    frame: Callable[[Route], Frame],
+    prompts: Sequence[Prompt],
+    seeds: list[int],
+    places: Sequence[int],
+    options: dict[str, Any],
 ) -> list[Any]:
-    """The texts of one batch."""
+    """The texts of one batch, whose rows have those places among all."""
     first, task = prompts[0], _task(prompts[0])
     asked = _options(first, options)
     device = first.adapter.shell.backbone.device
     inputs = pad_inputs([prompt.example for prompt in prompts], first.tokenizer, task.side)
     inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
     if first.adapter.method.residence == "private":
-        output = write(first.adapter.shell, None, inputs, seed=seeds, **asked)
+        output = write(first.adapter.shell, None, inputs, seed=seeds, places=places, **asked)
     else:
         names = [prompt.adapter.name for prompt in prompts]
         made = frame(names[0] if len(set(names)) == 1 else names)
-        output = generate(made.owner, made, inputs, seed=seeds, **asked)  # type: ignore[arg-type]
+        output = generate(made.owner, made, inputs, seed=seeds, places=places, **asked)  # type: ignore[arg-type]
     rows = getattr(output, "sequences", output).tolist()
     width = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0
     times = len(rows) // len(prompts)
