@@ -34,6 +34,13 @@ def test_every_public_name_is_in_the_api() -> None:
         assert {f"{room}.{name.replace('-', '_')}" for name in names(room)} <= shown
 
 
+def test_every_task_has_a_page() -> None:
+    """Each task's name is that of a page under docs/tasks, or stands on one."""
+    pages = {page.stem: page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "tasks").glob("*.md")}
+    told = {name for text in pages.values() for name in re.findall(r"[`\"]([a-z0-9-]+)[`\"]", text)}
+    assert set(names("tasks")) <= told | pages.keys()
+
+
 def test_programs_that_read_find_every_page() -> None:
     """`llms.txt` names each page of the docs once, with a line on what it says."""
     text = (ROOT / "docs" / "llms.txt").read_text(encoding="utf-8")
