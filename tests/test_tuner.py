@@ -16,7 +16,7 @@ import petune
 from petune import AdaLoRA, Bottleneck, Head, LoRA, Prefix, SequenceClassification, TrainConfig, Tuner
 from petune.errors import AdapterError, AdapterFileError, BackboneError, MergeError
 from petune.training.report import TrainReport
-from tests import tiny
+from tests import kinds, tiny
 from tests.tuners import CONFIG, ROWS, TEXTS, TOKENIZER, fresh
 
 
@@ -150,6 +150,18 @@ def test_describe_says_what_there_is():
     for word in ("bert", "lora", "sequence-classification", "'mood'", "bad, good"):
         assert word in text
     assert text in repr(tuner)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("answers", "none"), ("choices", "none"), ("likeness", "none"), ("regression", "none (regression)")],
+)
+def test_describe_speaks_of_regression_only_where_it_is(kind, said):
+    """A task may have no labels for other reasons than that its answers are numbers."""
+    known = kinds.KINDS[kind]
+    family = known.families[0]
+    tuner = Tuner(tiny.backbone(family), task=known.task(), tokenizer=known.reads(family))
+    assert tuner.fit(known.rows(8), config=CONFIG).describe().endswith(f"labels: {said}")
 
 
 def test_nothing_touches_the_disk_before_save(tmp_path, monkeypatch):

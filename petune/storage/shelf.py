@@ -238,5 +238,6 @@ def describe(backbone: Backbone, method: Method, task: Task, adapter: Adapter | 
     head = sum(t.numel() for t in adapter.head().values())
     labels = ", ".join(adapter.task.labels[:8]) + (", ..." if len(adapter.task.labels) > 8 else "")
     lines.append(f"adapter {adapter.name!r}: {own:,} weights in {len(adapter.body.sites)} sites, {head:,} in the head")
-    none = "none (it writes texts)" if task.generates else "none (regression)"
+    number = getattr(adapter.task, "problem_type", None) == "regression"
+    none = "none (it writes texts)" if task.generates else "none (regression)" if number else "none"
     return "; ".join([*lines, f"labels: {labels or none}"])
