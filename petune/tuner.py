@@ -26,7 +26,7 @@ from petune.training.fitting import Fitted, fit, plan, reside
 from petune.training.plan import Plan
 from petune.training.report import EvalReport, TrainReport
 from petune.training.starting import start_from
-from petune.training.untrained import untrained
+from petune.training.untrained import untrained, ways
 from petune.training.using import Work, made
 
 BATCH = 32
@@ -118,7 +118,7 @@ class Tuner:
         Raises:
             AdapterError: nothing was fitted yet.
         """
-        return made(self._adapter, "adapter", "fit(train) or Tuner.load(folder)")
+        return made(self._adapter, "adapter", ways(self.task, self.method))
 
     @property
     def report(self) -> TrainReport:

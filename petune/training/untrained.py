@@ -26,7 +26,7 @@ def untrained(bank: Bank, name: str, task: Task, method: Method, data: Any) -> F
         DataError: rows that cannot be used.
         MergeError: while merged.
     """
-    if not method.identity_at_start or method.residence == "private":
+    if not _silent(method):
         raise ConfigError(
             f"A fresh adapter of the method {name_of('methods', method)!r} is no zero-shot answer.",
             expected="It must leave the backbone's answers as they are.",
@@ -44,3 +44,14 @@ def untrained(bank: Bank, name: str, task: Task, method: Method, data: Any) -> F
         )
     reside(bank, adapter)
     return Fitted(adapter.settled(), None)
+
+
+def ways(task: Task, method: Method) -> str:
+    """The calls of a `Tuner` that give it an adapter."""
+    asked = _silent(method) and type(task).ready is not Task.ready  # it answers without having seen a row
+    return f"fit(train){', zero_shot()' if asked else ''} or Tuner.load(folder)"
+
+
+def _silent(method: Method) -> bool:
+    """Whether a fresh adapter leaves the backbone's answers as they are."""
+    return method.identity_at_start and method.residence != "private"

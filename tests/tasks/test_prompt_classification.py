@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 from petune import AdaptedModel, PromptClassification, TrainConfig, Tuner
-from petune.errors import BackboneError, ConfigError, DataError
+from petune.errors import AdapterError, BackboneError, ConfigError, DataError
 from petune.tasks._cloze import joined
 from petune.tasks._shots import k_shot
 from tests import tiny
@@ -164,6 +164,16 @@ def test_more_that_is_refused() -> None:
     refused(ConfigError, "has no '{text_pair}'", lambda: PromptClassification(text_pair="other"))
     refused(ConfigError, "not learnt", lambda: PromptClassification().model_config())
     refused(DataError, "single class", lambda: PromptClassification().learn(table([{"text": "a", "label": "b"}] * 2)))
+
+
+def test_a_tuner_without_an_adapter_names_zero_shot() -> None:
+    """What can answer before it has learnt is told so, and nothing else is."""
+    task = PromptClassification(template=TEMPLATE, verbalizer=WORDS)
+    for method, said in (("lora", r"fit\(train\), zero_shot\(\) or Tuner"), ("prefix", r"fit\(train\) or Tuner")):
+        tuner = Tuner(tiny.backbone("bert"), task=task, method=method, tokenizer=TOKENIZER)
+        refused(AdapterError, said, lambda tuner=tuner: tuner.predict(["a film"]))
+    plain = Tuner(tiny.backbone("bert"), tokenizer=TOKENIZER)
+    refused(AdapterError, r"fit\(train\) or Tuner", lambda: plain.predict(["a film"]))
 
 
 def test_zero_shot_refuses_what_answers_at_random() -> None:
