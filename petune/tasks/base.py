@@ -243,10 +243,7 @@ class Task(ABC):
         return [name for knob in self.texts_in if isinstance(name := getattr(self, knob, None), str)]
 
     def specimen(self) -> Any:
-        """A row that `predict` takes, for the code on model cards: a text, a file, or its columns where it has several.
-
-        It is made of texts, whole numbers, lists and dicts.
-        """
+        """A row that `predict` takes, for the code on model cards: plain values, which Python's `repr` writes down."""
         columns = self.text_columns()
         return dict.fromkeys(columns, "...") if len(columns) > 1 else _FILES.get(self.reads, "...")
 
