@@ -6,10 +6,10 @@ import os
 import re
 from pathlib import Path
 
-from petune.doctor import checkpoints, other_library, own_adapter, peft_adapter, whole_model
+from petune.doctor import checkpoints, other_library, own_adapter, peft_adapter, surroundings, whole_model
 from petune.doctor.chart import Chart
 from petune.doctor.diagnosis import Diagnosis
-from petune.doctor.surroundings import is_pickle, look_around
+from petune.doctor.surroundings import look_around
 from petune.storage import adapter_file, checkpoint, container, full_facts, strict_json
 from petune.storage.whereabouts import near_folders
 
@@ -165,7 +165,7 @@ def _no_folder(chart: Chart) -> str:
         chart.error("missing", "", f"There is no folder {folder}.", fix=near_folders(folder.parent, folder.name))
         return "nothing"
     around = os.path.dirname(os.path.abspath(folder))
-    if folder.is_file() and is_pickle(folder):
+    if folder.is_file() and surroundings.is_pickle(folder):
         cause = "It is a pickle, which can run code when it is opened, so petune never does."
         chart.error("pickle", folder.name, cause, fix=f"Pass the folder around it, {around}")
     else:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -214,8 +215,8 @@ def _listed(folder: Path) -> set[str]:
 
 def _is_anothers(folder: Path, listed: Collection[str]) -> bool:
     """Whether the README of a folder was there before any adapter: then it stays, and no card is written."""
-    by_peft = (folder / ADAPTER).exists() and not (folder / EXPORT).exists()
-    return CARD not in listed and (folder / CARD).exists() and not by_peft
+    by_peft = os.path.exists(folder / ADAPTER) and not os.path.exists(folder / EXPORT)
+    return CARD not in listed and os.path.exists(folder / CARD) and not by_peft
 
 
 def _check_digests(tensors: Mapping[str, Any], digests: Mapping[str, Any], source: str) -> None:
