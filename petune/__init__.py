@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from petune.storage.store import AdapterStore as AdapterStore
     from petune.tasks.audio_classification import AudioClassification as AudioClassification
     from petune.tasks.causal_lm import CausalLM as CausalLM
+    from petune.tasks.ctc import CTC as CTC
     from petune.tasks.dialogue import Dialogue as Dialogue
     from petune.tasks.image_classification import ImageClassification as ImageClassification
     from petune.tasks.instruction import Instruction as Instruction
@@ -59,6 +60,7 @@ _HOMES = {
     "AudioClassification": "petune.tasks.audio_classification",
     "Bottleneck": "petune.methods.bottleneck",
     "CausalLM": "petune.tasks.causal_lm",
+    "CTC": "petune.tasks.ctc",
     "Dialogue": "petune.tasks.dialogue",
     "Full": "petune.methods.full",
     "Head": "petune.methods.head",

@@ -107,6 +107,8 @@ def _outputs(stored: Stored, task: Task) -> str:
         config = task.model_config()
     except PetuneError:  # the manifest of somebody else names no columns
         config = {"id2label": stored.manifest["labels"]}
+    if "vocab_size" in config:  # a CTC head
+        return f", vocab_size={config['vocab_size']}"
     count = config.get("num_labels", len(config.get("id2label", ())))
     return f", num_labels={count}" if count else ""
 
