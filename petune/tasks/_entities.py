@@ -97,7 +97,9 @@ def relation_of(
         raise DataError(
             f"{place}: {what}.",
             expected="A row has two entities: spans in columns, or '[E1] ... [/E1]' and '[E2] ... [/E2]' in its text.",
-            fix="Fill them in or drop the row.",
+            fix="Fill them in or drop the row."
+            if head
+            else f"Name the columns of the spans, head=... and tail=..., of {', '.join(map(repr, row))}.",
         )
     one, two = (_entity(row, place, name, written, bounds, inclusive) for name in names)
     return Relation(written, one, two)

@@ -59,8 +59,15 @@ class Translation(Seq2SeqLM):
         Raises:
             DataError: no rows, or no such column.
         """
+        nested = NESTED in table.columns
         table, named = self.unfolded(table), self
         codes = (self.source_language, self.target_language)
+        if nested and self.target_language is not None and self.target_language not in table.columns:
+            raise DataError(
+                f"The column {NESTED!r} of {table.source} has no language {self.target_language!r}.",
+                expected=f"Its columns and languages are {', '.join(map(repr, table.columns))}.",
+                fix=near(self.target_language, table.columns),
+            )
         if self.source is None and self.target is None and set(codes) <= set(table.columns):
             named = dataclasses.replace(self, source=codes[0], target=codes[1])
         return super(Translation, named).learn(table)
