@@ -58,7 +58,7 @@ def test_what_is_no_pair_is_refused():
     """Which languages there are, and the row."""
     with pytest.raises(DataError, match=r"keeps both texts in the column 'translation'.*'en', 'fr'.*source_language"):
         Translation().learn(table(PAIRS))
-    with pytest.raises(DataError, match="has no language 'fx'.*'en', 'fr'.*Did you mean 'fr'"):
+    with pytest.raises(DataError, match=r"has no language 'fx'.*'en', 'fr'.*Did you mean 'fr'"):
         Translation(source_language="en", target_language="fx").learn(table(PAIRS))
     with pytest.raises(DataError, match=r"line 2: the column 'translation' has no language 'eng'.*Did you mean 'en'"):
         Translation(source_language="eng", target_language="fr").learn(table(PAIRS))
