@@ -15,7 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from petune.errors import BackboneError, PetuneError
+from petune.errors import BackboneError, ConfigError, PetuneError
 from petune.lookup import name_of
 from petune.methods.base import Method, Site
 from petune.model import quantizing
@@ -180,6 +180,21 @@ class Backbone:
     def positions_for(self, method: Method) -> int | None:
         """The longest input in pieces beside what adapters of a method take."""
         return None if self.positions is None else self.positions - method.positions()
+
+    def need_size(self, high: int, wide: int) -> None:
+        """Refuses pictures of another size than this backbone's positions were learnt for.
+
+        Raises:
+            ConfigError: for ViT and DeiT; DINOv2 stretches its positions.
+        """
+        size = getattr(self.model.config, "image_size", None)
+        known = tuple(size) if isinstance(size, list | tuple) else (size, size)
+        if self.model_type in ("vit", "deit") and (high, wide) != known:
+            raise ConfigError(
+                f"The pictures are {wide} by {high} pixels, the backbone takes {known[1]} by {known[0]} alone.",
+                expected=f"The positions of {self.model_type} belong to one size.",
+                fix="Drop size=..., or pass an image processor that resizes to that size.",
+            )
 
     def named_tensors(self) -> list[tuple[str, torch.Tensor]]:
         """Every weight that the checkpoint holds, by its name in the base model; head parts are left out."""

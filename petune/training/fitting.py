@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from petune.model.backbone import Backbone
 from petune.model.bank import Bank
 from petune.model.learner import Learner
 from petune.storage.packing import facts_of, fingerprint, identity
-from petune.tasks.base import Task
+from petune.tasks.base import Example, Task
 from petune.training import loop
 from petune.training.data_figures import data_figures
 from petune.training.plan import Plan, make_plan
@@ -80,6 +80,7 @@ def fit(
         given.task, train, eval_data, tokenizer, backbone.positions_for(start.method if start else method),
         config.seed, vocabulary=backbone.vocabulary,
     )  # fmt: skip
+    _need_size(backbone, data.train)
     data.notices.extend(start.notices(method) if start else [])
     if config.progress != "off":
         say(data.notices)
@@ -133,7 +134,14 @@ def plan(
         return make_plan(backbone, method, task, config)
     positions, vocabulary = backbone.positions_for(method), backbone.vocabulary
     prepared = prepare(task, data, None, tokenizer, positions, config.seed, vocabulary=vocabulary)
+    _need_size(backbone, prepared.train)
     return make_plan(backbone, method, prepared.task, config, prepared.train, tokenizer, timed=timed)
+
+
+def _need_size(backbone: Backbone, examples: Sequence[Example]) -> None:
+    """Raises ConfigError for pictures that the backbone cannot take; all of a fit are of one size."""
+    if examples and "pixel_values" in examples[0]:
+        backbone.need_size(*examples[0]["pixel_values"].shape[-2:])
 
 
 def reside(bank: Bank, adapter: Adapter) -> None:

@@ -277,3 +277,15 @@ def test_a_run_is_resumed_by_what_its_pictures_hold(tmp_path):
     assert again.predict([row["image"] for row in pictures(4)]) == whole.predict([row["image"] for row in pictures(4)])
     with pytest.raises(ValueError, match="another run"):
         tuner(tiny.backbone("vit")).fit(pictures(12, seed=9), config=config, resume="auto")
+
+
+@pytest.mark.parametrize("family", ["vit", "deit"])
+def test_another_size_than_the_positions_are_for_is_refused(family):
+    """Before anything is trained, with both sizes; a backbone that stretches its positions takes it."""
+    rows = pictures(8)
+    task = ImageClassification(size=16)
+    tuner = Tuner(tiny.backbone(family), task=task, tokenizer=image_processor())
+    with pytest.raises(ConfigError, match="are 16 by 16 pixels, the backbone takes 32 by 32 alone"):
+        tuner.fit(rows, config=TrainConfig(epochs=1, progress="off"))
+    with pytest.raises(ConfigError, match="16 by 16"):
+        tuner.plan(rows)
