@@ -93,8 +93,10 @@ def test_a_merged_copy_leaves_the_backbone_alone(case):
     model, _ = merged_copy(one.bank, one.adapter)
     assert same(snapshot(one.backbone.model), before)
     assert torch.equal(one.logits(), active)
-    inside = model.base_model
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in inside.modules())
+    # Heads cast what they are given to their own precision; a few models have theirs inside of their base.
+    heads = tuple(name.rsplit(".", 1)[0] for name in one.adapter.shell.head())
+    inside = [module for path, module in model.base_model.named_modules() if not path.startswith(heads)]
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in inside)
     # It can be adapted in its turn.
     bank = Bank(Backbone(model))
     bank.backbone.pad_token_id = one.backbone.pad_token_id
