@@ -78,7 +78,7 @@ def plan_epoch(
         batches = _micro_batches(lengths, batch_size * world, rng, group_by_length)
     else:
         batches = batches_to_budget(lengths, batch_size, rng, group_by_length, world, max_tokens)
-    sliced = [_slices(batch, world) for batch in batches]
+    sliced = [slices(batch, world) for batch in batches]
     return [Step(sliced[start : start + accumulation]) for start in range(0, len(sliced), accumulation)]
 
 
@@ -135,7 +135,7 @@ def _cut(rows: Sequence[int], size: int) -> list[list[int]]:
     return [list(rows[start : start + size]) for start in range(0, len(rows), size)]
 
 
-def _slices(rows: Sequence[int], parts: int) -> list[list[int]]:
+def slices(rows: Sequence[int], parts: int) -> list[list[int]]:
     """Contiguous slices whose sizes differ by at most one, the larger ones first."""
     small, extra = divmod(len(rows), parts)
     edges = [rank * small + min(rank, extra) for rank in range(parts + 1)]

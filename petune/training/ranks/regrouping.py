@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from petune.data.batching import slices
+
 if TYPE_CHECKING:
     from petune.training.run import Run
 
@@ -56,10 +58,10 @@ def regrouped(
         whole = [row for part in ranks for row in part]
         most = -(-len(whole) // processes)  # then a process has one row
         forwards = -(-len(whole) // (batch_size * processes))
-        cut = _slices(whole, forwards * processes)
+        cut = slices(whole, forwards * processes)
         while forwards < most and _is_too_much(cut, lengths, batch_size, max_tokens):
             forwards += 1
-            cut = _slices(whole, forwards * processes)
+            cut = slices(whole, forwards * processes)
         made += [cut[start : start + processes] for start in range(0, len(cut), processes)]
     return made
 
@@ -70,13 +72,6 @@ def _is_too_much(parts: list[list[int]], lengths: Sequence[int], rows: int, toke
         return len(part) > rows or (tokens is not None and padded > tokens)
 
     return any(too_much(part) for part in parts)
-
-
-def _slices(rows: Sequence[int], parts: int) -> list[list[int]]:
-    """Contiguous slices whose sizes differ by at most one, the larger ones first."""
-    small, extra = divmod(len(rows), parts)
-    edges = [rank * small + min(rank, extra) for rank in range(parts + 1)]
-    return [list(rows[edges[rank] : edges[rank + 1]]) for rank in range(parts)]
 
 
 def go_on_in_other_processes(run: Run, planned_for: int, kept: int) -> list[str]:
